@@ -1,0 +1,1 @@
+"""Frazil's ingest service: finds movies, proves them complete, registers them."""

@@ -1,0 +1,1 @@
+"""Frazil's preprocessing worker: from a movie to micrograph, CTF, picks and particles."""

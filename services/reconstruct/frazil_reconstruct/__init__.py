@@ -1,0 +1,1 @@
+"""Frazil's reconstruction worker: streaming 2D classification."""

@@ -1,0 +1,1 @@
+"""Frazil's scheduler: the one ledger of sessions, exposures, jobs, leases and events."""
