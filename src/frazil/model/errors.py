@@ -25,7 +25,12 @@ class FrazilError(Exception):
     """
 
     def __init__(
-        self, reason: str, sentence: str, *, kind: ErrorKind = ErrorKind.INVALID, metadata: Mapping[str, str] | None = None
+        self,
+        reason: str,
+        sentence: str,
+        *,
+        kind: ErrorKind = ErrorKind.INVALID,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(sentence)
         self.reason = reason
