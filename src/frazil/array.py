@@ -24,9 +24,7 @@ def namespace(*arrays: Array) -> Any:
 
     Raises TypeError when the arrays belong to different backends.
     """
-    return array_api_compat.array_namespace(
-        *(a for a in arrays if not isinstance(a, (int, float, complex, np.generic)))
-    )
+    return array_api_compat.array_namespace(*(a for a in arrays if not isinstance(a, (int, float, complex, np.generic))))
 
 
 def fft(xp: Any) -> Any:

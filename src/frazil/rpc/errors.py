@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
@@ -47,7 +47,7 @@ def from_rpc_error(error: grpc.RpcError) -> FrazilError:
     """Unpack what a call raised into the same error the server raised; anything else becomes UNAVAILABLE or RPC_FAILED."""
     code: grpc.StatusCode = error.code()
     kind = _KIND_OF_STATUS.get(code, ErrorKind.INTERNAL)
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(cast(grpc.Call, error))
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN:
@@ -56,7 +56,7 @@ def from_rpc_error(error: grpc.RpcError) -> FrazilError:
     return FrazilError(reason, error.details() or code.name, kind=kind)
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns FrazilError into a rich status at the one edge, and logs what was not foreseen exactly once."""
 
     async def intercept_service(
@@ -71,9 +71,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         make, behaviour = _arity(handler)
         method = handler_call_details.method
         wrapped = _guard_stream(behaviour, method) if handler.response_streaming else _guard_unary(behaviour, method)
-        return make(
-            wrapped, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
-        )
+        return make(wrapped, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
 
 
 def _arity(handler: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
