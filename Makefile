@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SERVICES := ingest preprocess reconstruct scheduler web
 EDITABLE := -e .[compute,agent,cli] $(foreach s,$(SERVICES),-e services/$(s)) --group dev
 
-.PHONY: help setup demo test test-system lint format protos web images pin bench clean
+.PHONY: help setup demo test test-system lint format protos web web-check pin bench clean
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
@@ -48,6 +48,10 @@ protos: setup  ## regenerate src/frazil/api from protos/
 
 web:           ## rebuild the page (needs node and npm)
 	cd services/web/ui && npm ci && npm run build
+
+web-check:     ## types and tests of the page, and that the committed dist/ is what the sources build
+	cd services/web/ui && npm ci --no-audit --no-fund && npm run check && npm run build
+	@git diff --exit-code --stat -- services/web/frazil_web/dist || { echo "services/web/frazil_web/dist is not what the sources build: run make web and commit"; exit 1; }
 
 pin: setup     ## renew constraints.txt and bootstrap.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --all-extras --group dev --group cuda \
