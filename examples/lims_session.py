@@ -30,19 +30,25 @@ def main() -> int:
         if session.state == Session.STATE_PAUSED:
             session = frazil.start(session.session_id)
         print(f"session {session.name} ({session.session_id}) in {session.folder}")
-        finished = 0
-        for event in frazil.events(session.session_id, after=read_token(token_file)):
-            sentence = describe(event)
-            if sentence:
-                print(f"{event.sequence:>8}  {sentence}", flush=True)
-            write_token(token_file, event.sequence)
-            finished += event.exposure.state in (Exposure.STATE_DONE, Exposure.STATE_QUARANTINED)
-            if options.complete_after and finished == options.complete_after:
-                frazil.complete(session.session_id)
-            if event.session.state == Session.STATE_COMPLETED:
-                break
+        if session.state != Session.STATE_COMPLETED:
+            follow(frazil, session.session_id, token_file, options.complete_after)
         print_results(frazil, session.session_id)
     return 0
+
+
+def follow(frazil: Client, session_id: str, token_file: Path, complete_after: int) -> None:
+    """Print what happens until the session is completed; completes it itself after so many exposures, if asked to."""
+    for event in frazil.events(session_id, after=read_token(token_file)):
+        sentence = describe(event)
+        if sentence:
+            print(f"{event.sequence:>8}  {sentence}", flush=True)
+        write_token(token_file, event.sequence)
+        if event.session.state == Session.STATE_COMPLETED:
+            return
+        if complete_after and event.kind.startswith("exposure"):
+            session = frazil.get_session(session_id)
+            if session.state == Session.STATE_RUNNING and session.counts.done + session.counts.quarantined >= complete_after:
+                frazil.complete(session_id)
 
 
 def find_or_create(frazil: Client, options: argparse.Namespace) -> Session:
