@@ -176,32 +176,34 @@ def motion_star(
         "rlnMicrographStartFrame": source.first_frame,
         "rlnMotionModelVersion": int(local_coefficients is not None),
     }
+    shifts: dict[str, Column] = {
+        "rlnMicrographFrameNumber": np.arange(1, len(motion.shift_x_px) + 1),
+        "rlnMicrographShiftX": np.array(motion.shift_x_px, dtype=np.float64),
+        "rlnMicrographShiftY": np.array(motion.shift_y_px, dtype=np.float64),
+    }
     tables: dict[str, Block] = {
         "general": general,
-        "global_shift": {
-            "rlnMicrographFrameNumber": np.arange(1, len(motion.shift_x_px) + 1),
-            "rlnMicrographShiftX": np.array(motion.shift_x_px, dtype=np.float64),
-            "rlnMicrographShiftY": np.array(motion.shift_y_px, dtype=np.float64),
-        },
+        "global_shift": shifts,
     }
     if local_coefficients is not None:
         if len(local_coefficients) != LOCAL_COEFFICIENT_COUNT:
             raise ValueError(f"RELION's motion model has 36 coefficients, not {len(local_coefficients)}")
-        tables["local_motion_model"] = {
+        model: dict[str, Column] = {
             "rlnMotionModelCoeffsIdx": np.arange(LOCAL_COEFFICIENT_COUNT),
             "rlnMotionModelCoeff": np.array(local_coefficients, dtype=np.float64),
         }
+        tables["local_motion_model"] = model
     return tables
 
 
 def picks_star(picks: Sequence[Pick]) -> dict[str, Block]:
     """Return the picks of one micrograph: coordinates in px of the full-size micrograph, 0-based, and their scores."""
-    numbers = {
-        "rlnCoordinateX": [pick.x_px for pick in picks],
-        "rlnCoordinateY": [pick.y_px for pick in picks],
-        "rlnAutopickFigureOfMerit": [pick.score for pick in picks],
+    columns: dict[str, Column] = {
+        "rlnCoordinateX": np.array([pick.x_px for pick in picks], dtype=np.float64),
+        "rlnCoordinateY": np.array([pick.y_px for pick in picks], dtype=np.float64),
+        "rlnAutopickFigureOfMerit": np.array([pick.score for pick in picks], dtype=np.float64),
     }
-    return {"": {name: np.array(values, dtype=np.float64) for name, values in numbers.items()}}
+    return {"": columns}
 
 
 def _optics_table(groups: Sequence[OpticsGroup]) -> dict[str, Column]:
