@@ -1,0 +1,1 @@
+"""The science: pure functions from arrays to arrays, on any backend of `frazil.array`."""

@@ -1,0 +1,1 @@
+"""Small array functions that the algorithms share: Fourier transforms, filters, grids."""
