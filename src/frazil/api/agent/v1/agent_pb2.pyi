@@ -370,7 +370,7 @@ Global___Start: typing_extensions.TypeAlias = Start
 
 @typing.final
 class Stop(google.protobuf.message.Message):
-    """Stop a worker."""
+    """Stop a worker; sent again until Exited comes. An agent that runs no worker for the lease answers Exited without a code."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -423,7 +423,7 @@ Global___Stop: typing_extensions.TypeAlias = Stop
 
 @typing.final
 class Probe(google.protobuf.message.Message):
-    """Prove a slot free."""
+    """Prove a slot free; sent only when its worker is believed dead, and again until ProvedFree comes."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -433,7 +433,7 @@ class Probe(google.protobuf.message.Message):
     slot_key: builtins.str
     """Slot."""
     lease_id: builtins.str
-    """Lease that was on it."""
+    """Lease that was on it; empty when there was none (a slot that goes back into service)."""
     epoch: builtins.int
     """Its epoch."""
     def __init__(

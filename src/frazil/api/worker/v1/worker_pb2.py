@@ -27,7 +27,7 @@ from frazil.api.reconstruction.v1 import reconstruction_pb2 as frazil_dot_api_do
 from frazil.api.session.v1 import session_pb2 as frazil_dot_api_dot_session_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!frazil/api/worker/v1/worker.proto\x12\x14\x66razil.api.worker.v1\x1a%frazil/api/exposure/v1/exposure.proto\x1a\x31\x66razil/api/reconstruction/v1/reconstruction.proto\x1a#frazil/api/session/v1/session.proto\"-\n\nLeaseToken\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"@\n\rAttachRequest\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\"\x9a\x01\n\x0e\x41ttachResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08job_type\x18\x02 \x01(\t\x12/\n\x07session\x18\x03 \x01(\x0b\x32\x1e.frazil.api.session.v1.Session\x12\x35\n\x0b\x63heckpoints\x18\x04 \x03(\x0b\x32 .frazil.api.worker.v1.Checkpoint\"U\n\x10HeartbeatRequest\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x10\n\x08progress\x18\x02 \x01(\t\"!\n\x11HeartbeatResponse\x12\x0c\n\x04stop\x18\x01 \x01(\x08\"q\n\x15\x43laimExposuresRequest\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x11\n\tmax_count\x18\x02 \x01(\x05\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\x01\"d\n\x16\x43laimExposuresResponse\x12+\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x1b.frazil.api.worker.v1.Claim\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\x12\x0c\n\x04stop\x18\x03 \x01(\x08\"g\n\x05\x43laim\x12\x32\n\x08\x65xposure\x18\x01 \x01(\x0b\x32 .frazil.api.exposure.v1.Exposure\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61ttempt_folder\x18\x03 \x01(\t\"\xc1\x01\n\x15\x43ommitExposureRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x12\n\nattempt_id\x18\x03 \x01(\t\x12\x36\n\x06result\x18\x04 \x01(\x0b\x32&.frazil.api.exposure.v1.ExposureResult\x12\x17\n\x0fmanifest_sha256\x18\x05 \x01(\t\"9\n\x16\x43ommitExposureResponse\x12\x1f\n\x17particle_block_sequence\x18\x01 \x01(\x03\"\x80\x03\n\x13\x46\x61ilExposureRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x12\n\nattempt_id\x18\x03 \x01(\t\x12M\n\rfailure_class\x18\x04 \x01(\x0e\x32\x36.frazil.api.worker.v1.FailExposureRequest.FailureClass\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xb0\x01\n\x0c\x46\x61ilureClass\x12\x1d\n\x19\x46\x41ILURE_CLASS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41ILURE_CLASS_INPUT\x10\x01\x12\x1a\n\x16\x46\x41ILURE_CLASS_RESOURCE\x10\x02\x12\x17\n\x13\x46\x41ILURE_CLASS_CRASH\x10\x03\x12\x17\n\x13\x46\x41ILURE_CLASS_INFRA\x10\x04\x12\x1a\n\x16\x46\x41ILURE_CLASS_RETURNED\x10\x05\"\x16\n\x14\x46\x61ilExposureResponse\"\x8d\x01\n\x19ReadParticleBlocksRequest\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x11\n\tmax_count\x18\x03 \x01(\x05\x12\x14\n\x0cwait_seconds\x18\x04 \x01(\x01\"}\n\x1aReadParticleBlocksResponse\x12;\n\x06\x62locks\x18\x01 \x03(\x0b\x32+.frazil.api.reconstruction.v1.ParticleBlock\x12\x14\n\x0c\x65nd_of_input\x18\x02 \x01(\x08\x12\x0c\n\x04stop\x18\x03 \x01(\x08\"S\n\nCheckpoint\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x17\n\x0f\x63ursor_sequence\x18\x02 \x01(\x03\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\x94\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x34\n\ncheckpoint\x18\x03 \x01(\x0b\x32 .frazil.api.worker.v1.Checkpoint\"1\n\x18\x43ommitCheckpointResponse\x12\x15\n\rexpired_paths\x18\x01 \x03(\t\"\xa7\x01\n\x1bPublishClassAveragesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x43\n\x0e\x63lass_averages\x18\x03 \x01(\x0b\x32+.frazil.api.reconstruction.v1.ClassAverages\"G\n\x1cPublishClassAveragesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x15\n\rexpired_paths\x18\x02 \x03(\t\"h\n\x10\x46inishJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x0f\n\x07\x66\x61ilure\x18\x03 \x01(\t\"\x13\n\x11\x46inishJobResponse2\xcc\x07\n\rWorkerService\x12S\n\x06\x41ttach\x12#.frazil.api.worker.v1.AttachRequest\x1a$.frazil.api.worker.v1.AttachResponse\x12\\\n\tHeartbeat\x12&.frazil.api.worker.v1.HeartbeatRequest\x1a\'.frazil.api.worker.v1.HeartbeatResponse\x12k\n\x0e\x43laimExposures\x12+.frazil.api.worker.v1.ClaimExposuresRequest\x1a,.frazil.api.worker.v1.ClaimExposuresResponse\x12k\n\x0e\x43ommitExposure\x12+.frazil.api.worker.v1.CommitExposureRequest\x1a,.frazil.api.worker.v1.CommitExposureResponse\x12\x65\n\x0c\x46\x61ilExposure\x12).frazil.api.worker.v1.FailExposureRequest\x1a*.frazil.api.worker.v1.FailExposureResponse\x12w\n\x12ReadParticleBlocks\x12/.frazil.api.worker.v1.ReadParticleBlocksRequest\x1a\x30.frazil.api.worker.v1.ReadParticleBlocksResponse\x12q\n\x10\x43ommitCheckpoint\x12-.frazil.api.worker.v1.CommitCheckpointRequest\x1a..frazil.api.worker.v1.CommitCheckpointResponse\x12}\n\x14PublishClassAverages\x12\x31.frazil.api.worker.v1.PublishClassAveragesRequest\x1a\x32.frazil.api.worker.v1.PublishClassAveragesResponse\x12\\\n\tFinishJob\x12&.frazil.api.worker.v1.FinishJobRequest\x1a\'.frazil.api.worker.v1.FinishJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!frazil/api/worker/v1/worker.proto\x12\x14\x66razil.api.worker.v1\x1a%frazil/api/exposure/v1/exposure.proto\x1a\x31\x66razil/api/reconstruction/v1/reconstruction.proto\x1a#frazil/api/session/v1/session.proto\"-\n\nLeaseToken\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"@\n\rAttachRequest\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\"\x9a\x01\n\x0e\x41ttachResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08job_type\x18\x02 \x01(\t\x12/\n\x07session\x18\x03 \x01(\x0b\x32\x1e.frazil.api.session.v1.Session\x12\x35\n\x0b\x63heckpoints\x18\x04 \x03(\x0b\x32 .frazil.api.worker.v1.Checkpoint\"U\n\x10HeartbeatRequest\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x10\n\x08progress\x18\x02 \x01(\t\"!\n\x11HeartbeatResponse\x12\x0c\n\x04stop\x18\x01 \x01(\x08\"\x85\x01\n\x15\x43laimExposuresRequest\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x11\n\tmax_count\x18\x02 \x01(\x05\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"d\n\x16\x43laimExposuresResponse\x12+\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x1b.frazil.api.worker.v1.Claim\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\x12\x0c\n\x04stop\x18\x03 \x01(\x08\"g\n\x05\x43laim\x12\x32\n\x08\x65xposure\x18\x01 \x01(\x0b\x32 .frazil.api.exposure.v1.Exposure\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61ttempt_folder\x18\x03 \x01(\t\"\xc1\x01\n\x15\x43ommitExposureRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x12\n\nattempt_id\x18\x03 \x01(\t\x12\x36\n\x06result\x18\x04 \x01(\x0b\x32&.frazil.api.exposure.v1.ExposureResult\x12\x17\n\x0fmanifest_sha256\x18\x05 \x01(\t\"9\n\x16\x43ommitExposureResponse\x12\x1f\n\x17particle_block_sequence\x18\x01 \x01(\x03\"\x80\x03\n\x13\x46\x61ilExposureRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x12\n\nattempt_id\x18\x03 \x01(\t\x12M\n\rfailure_class\x18\x04 \x01(\x0e\x32\x36.frazil.api.worker.v1.FailExposureRequest.FailureClass\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xb0\x01\n\x0c\x46\x61ilureClass\x12\x1d\n\x19\x46\x41ILURE_CLASS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41ILURE_CLASS_INPUT\x10\x01\x12\x1a\n\x16\x46\x41ILURE_CLASS_RESOURCE\x10\x02\x12\x17\n\x13\x46\x41ILURE_CLASS_CRASH\x10\x03\x12\x17\n\x13\x46\x41ILURE_CLASS_INFRA\x10\x04\x12\x1a\n\x16\x46\x41ILURE_CLASS_RETURNED\x10\x05\"\x16\n\x14\x46\x61ilExposureResponse\"\x8d\x01\n\x19ReadParticleBlocksRequest\x12/\n\x05lease\x18\x01 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x11\n\tmax_count\x18\x03 \x01(\x05\x12\x14\n\x0cwait_seconds\x18\x04 \x01(\x01\"}\n\x1aReadParticleBlocksResponse\x12;\n\x06\x62locks\x18\x01 \x03(\x0b\x32+.frazil.api.reconstruction.v1.ParticleBlock\x12\x14\n\x0c\x65nd_of_input\x18\x02 \x01(\x08\x12\x0c\n\x04stop\x18\x03 \x01(\x08\"S\n\nCheckpoint\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x17\n\x0f\x63ursor_sequence\x18\x02 \x01(\x03\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\x94\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x34\n\ncheckpoint\x18\x03 \x01(\x0b\x32 .frazil.api.worker.v1.Checkpoint\"1\n\x18\x43ommitCheckpointResponse\x12\x15\n\rexpired_paths\x18\x01 \x03(\t\"\xa7\x01\n\x1bPublishClassAveragesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x43\n\x0e\x63lass_averages\x18\x03 \x01(\x0b\x32+.frazil.api.reconstruction.v1.ClassAverages\"G\n\x1cPublishClassAveragesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x15\n\rexpired_paths\x18\x02 \x03(\t\"h\n\x10\x46inishJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x05lease\x18\x02 \x01(\x0b\x32 .frazil.api.worker.v1.LeaseToken\x12\x0f\n\x07\x66\x61ilure\x18\x03 \x01(\t\"\x13\n\x11\x46inishJobResponse2\xcc\x07\n\rWorkerService\x12S\n\x06\x41ttach\x12#.frazil.api.worker.v1.AttachRequest\x1a$.frazil.api.worker.v1.AttachResponse\x12\\\n\tHeartbeat\x12&.frazil.api.worker.v1.HeartbeatRequest\x1a\'.frazil.api.worker.v1.HeartbeatResponse\x12k\n\x0e\x43laimExposures\x12+.frazil.api.worker.v1.ClaimExposuresRequest\x1a,.frazil.api.worker.v1.ClaimExposuresResponse\x12k\n\x0e\x43ommitExposure\x12+.frazil.api.worker.v1.CommitExposureRequest\x1a,.frazil.api.worker.v1.CommitExposureResponse\x12\x65\n\x0c\x46\x61ilExposure\x12).frazil.api.worker.v1.FailExposureRequest\x1a*.frazil.api.worker.v1.FailExposureResponse\x12w\n\x12ReadParticleBlocks\x12/.frazil.api.worker.v1.ReadParticleBlocksRequest\x1a\x30.frazil.api.worker.v1.ReadParticleBlocksResponse\x12q\n\x10\x43ommitCheckpoint\x12-.frazil.api.worker.v1.CommitCheckpointRequest\x1a..frazil.api.worker.v1.CommitCheckpointResponse\x12}\n\x14PublishClassAverages\x12\x31.frazil.api.worker.v1.PublishClassAveragesRequest\x1a\x32.frazil.api.worker.v1.PublishClassAveragesResponse\x12\\\n\tFinishJob\x12&.frazil.api.worker.v1.FinishJobRequest\x1a\'.frazil.api.worker.v1.FinishJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,40 +44,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEATREQUEST']._serialized_end=541
   _globals['_HEARTBEATRESPONSE']._serialized_start=543
   _globals['_HEARTBEATRESPONSE']._serialized_end=576
-  _globals['_CLAIMEXPOSURESREQUEST']._serialized_start=578
-  _globals['_CLAIMEXPOSURESREQUEST']._serialized_end=691
-  _globals['_CLAIMEXPOSURESRESPONSE']._serialized_start=693
-  _globals['_CLAIMEXPOSURESRESPONSE']._serialized_end=793
-  _globals['_CLAIM']._serialized_start=795
-  _globals['_CLAIM']._serialized_end=898
-  _globals['_COMMITEXPOSUREREQUEST']._serialized_start=901
-  _globals['_COMMITEXPOSUREREQUEST']._serialized_end=1094
-  _globals['_COMMITEXPOSURERESPONSE']._serialized_start=1096
-  _globals['_COMMITEXPOSURERESPONSE']._serialized_end=1153
-  _globals['_FAILEXPOSUREREQUEST']._serialized_start=1156
-  _globals['_FAILEXPOSUREREQUEST']._serialized_end=1540
-  _globals['_FAILEXPOSUREREQUEST_FAILURECLASS']._serialized_start=1364
-  _globals['_FAILEXPOSUREREQUEST_FAILURECLASS']._serialized_end=1540
-  _globals['_FAILEXPOSURERESPONSE']._serialized_start=1542
-  _globals['_FAILEXPOSURERESPONSE']._serialized_end=1564
-  _globals['_READPARTICLEBLOCKSREQUEST']._serialized_start=1567
-  _globals['_READPARTICLEBLOCKSREQUEST']._serialized_end=1708
-  _globals['_READPARTICLEBLOCKSRESPONSE']._serialized_start=1710
-  _globals['_READPARTICLEBLOCKSRESPONSE']._serialized_end=1835
-  _globals['_CHECKPOINT']._serialized_start=1837
-  _globals['_CHECKPOINT']._serialized_end=1920
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=1923
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=2071
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=2073
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=2122
-  _globals['_PUBLISHCLASSAVERAGESREQUEST']._serialized_start=2125
-  _globals['_PUBLISHCLASSAVERAGESREQUEST']._serialized_end=2292
-  _globals['_PUBLISHCLASSAVERAGESRESPONSE']._serialized_start=2294
-  _globals['_PUBLISHCLASSAVERAGESRESPONSE']._serialized_end=2365
-  _globals['_FINISHJOBREQUEST']._serialized_start=2367
-  _globals['_FINISHJOBREQUEST']._serialized_end=2471
-  _globals['_FINISHJOBRESPONSE']._serialized_start=2473
-  _globals['_FINISHJOBRESPONSE']._serialized_end=2492
-  _globals['_WORKERSERVICE']._serialized_start=2495
-  _globals['_WORKERSERVICE']._serialized_end=3467
+  _globals['_CLAIMEXPOSURESREQUEST']._serialized_start=579
+  _globals['_CLAIMEXPOSURESREQUEST']._serialized_end=712
+  _globals['_CLAIMEXPOSURESRESPONSE']._serialized_start=714
+  _globals['_CLAIMEXPOSURESRESPONSE']._serialized_end=814
+  _globals['_CLAIM']._serialized_start=816
+  _globals['_CLAIM']._serialized_end=919
+  _globals['_COMMITEXPOSUREREQUEST']._serialized_start=922
+  _globals['_COMMITEXPOSUREREQUEST']._serialized_end=1115
+  _globals['_COMMITEXPOSURERESPONSE']._serialized_start=1117
+  _globals['_COMMITEXPOSURERESPONSE']._serialized_end=1174
+  _globals['_FAILEXPOSUREREQUEST']._serialized_start=1177
+  _globals['_FAILEXPOSUREREQUEST']._serialized_end=1561
+  _globals['_FAILEXPOSUREREQUEST_FAILURECLASS']._serialized_start=1385
+  _globals['_FAILEXPOSUREREQUEST_FAILURECLASS']._serialized_end=1561
+  _globals['_FAILEXPOSURERESPONSE']._serialized_start=1563
+  _globals['_FAILEXPOSURERESPONSE']._serialized_end=1585
+  _globals['_READPARTICLEBLOCKSREQUEST']._serialized_start=1588
+  _globals['_READPARTICLEBLOCKSREQUEST']._serialized_end=1729
+  _globals['_READPARTICLEBLOCKSRESPONSE']._serialized_start=1731
+  _globals['_READPARTICLEBLOCKSRESPONSE']._serialized_end=1856
+  _globals['_CHECKPOINT']._serialized_start=1858
+  _globals['_CHECKPOINT']._serialized_end=1941
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=1944
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=2092
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=2094
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=2143
+  _globals['_PUBLISHCLASSAVERAGESREQUEST']._serialized_start=2146
+  _globals['_PUBLISHCLASSAVERAGESREQUEST']._serialized_end=2313
+  _globals['_PUBLISHCLASSAVERAGESRESPONSE']._serialized_start=2315
+  _globals['_PUBLISHCLASSAVERAGESRESPONSE']._serialized_end=2386
+  _globals['_FINISHJOBREQUEST']._serialized_start=2388
+  _globals['_FINISHJOBREQUEST']._serialized_end=2492
+  _globals['_FINISHJOBRESPONSE']._serialized_start=2494
+  _globals['_FINISHJOBRESPONSE']._serialized_end=2513
+  _globals['_WORKERSERVICE']._serialized_start=2516
+  _globals['_WORKERSERVICE']._serialized_end=3488
 # @@protoc_insertion_point(module_scope)

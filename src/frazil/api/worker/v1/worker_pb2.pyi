@@ -152,10 +152,13 @@ class ClaimExposuresRequest(google.protobuf.message.Message):
     LEASE_FIELD_NUMBER: builtins.int
     MAX_COUNT_FIELD_NUMBER: builtins.int
     WAIT_SECONDS_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     max_count: builtins.int
     """Free places for prefetching, at most 2."""
     wait_seconds: builtins.float
     """Seconds to wait for the first, at most 20."""
+    request_id: builtins.str
+    """Unique per claim, kept over retries of it: a repeat whose first reply was lost returns the same claims."""
     @property
     def lease(self) -> Global___LeaseToken:
         """Credential."""
@@ -166,9 +169,10 @@ class ClaimExposuresRequest(google.protobuf.message.Message):
         lease: Global___LeaseToken | None = ...,
         max_count: builtins.int = ...,
         wait_seconds: builtins.float = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lease", b"lease", "max_count", b"max_count", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "max_count", b"max_count", "request_id", b"request_id", "wait_seconds", b"wait_seconds"]) -> None: ...
 
 Global___ClaimExposuresRequest: typing_extensions.TypeAlias = ClaimExposuresRequest
 
