@@ -1,0 +1,116 @@
+"""The one place where records of `frazil.model` and messages of `frazil.api` become each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from frazil.api.exposure.v1.exposure_pb2 import ExposureResult
+from frazil.api.exposure.v1.exposure_pb2 import MovieMetadata as MovieMetadataMessage
+from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.api.worker.v1.worker_pb2 import FailExposureRequest
+from frazil.model.ctf import Ctf
+from frazil.model.errors import FailureClass, InputError
+from frazil.model.motion import Motion
+from frazil.model.optics import MovieMetadata, Optics
+
+_METADATA_FIELDS = tuple(field.name for field in dataclasses.fields(MovieMetadata) if field.name != "provenance")
+_FAILURE_CLASSES = {
+    FailureClass.INPUT: FailExposureRequest.FAILURE_CLASS_INPUT,
+    FailureClass.RESOURCE: FailExposureRequest.FAILURE_CLASS_RESOURCE,
+    FailureClass.CRASH: FailExposureRequest.FAILURE_CLASS_CRASH,
+    FailureClass.INFRA: FailExposureRequest.FAILURE_CLASS_INFRA,
+}
+
+
+def metadata_to_message(metadata: MovieMetadata) -> MovieMetadataMessage:
+    """Return the message; fields that are None, and numbers that are not finite, stay unset."""
+    message = MovieMetadataMessage()
+    for name in _METADATA_FIELDS:
+        value = getattr(metadata, name)
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value)):
+            setattr(message, name, value)
+    message.provenance.update(dict(metadata.provenance))
+    return message
+
+
+def metadata_from_message(message: MovieMetadataMessage) -> MovieMetadata:
+    """Return the record; unset fields are None."""
+    set_fields = {descriptor.name for descriptor, _ in message.ListFields()}
+    values: dict[str, Any] = {name: getattr(message, name) for name in _METADATA_FIELDS if name in set_fields}
+    return MovieMetadata(**values, provenance=tuple(sorted(message.provenance.items())))
+
+
+def optics_of(parameters: SessionParameters, metadata: MovieMetadata, *, frame_count: int | None = None) -> Optics:
+    """Return the optics of a movie: what the person said, else what its metadata say, else the defaults of `Optics`.
+
+    The dose of a frame may also come from the metadata's total dose and the number of frames. Raises InputError
+    PIXEL_SIZE_UNKNOWN when neither the session nor the metadata gives a pixel size.
+    """
+    set_fields = {descriptor.name for descriptor, _ in parameters.ListFields()}
+    values: dict[str, float] = {}
+    for field in dataclasses.fields(Optics):
+        given = getattr(parameters, field.name) if field.name in set_fields else getattr(metadata, field.name, None)
+        if given is None and field.name == "dose_per_frame_e_per_angstrom2":
+            given = _dose_per_frame(metadata, frame_count)
+        if given is not None:
+            values[field.name] = given
+    if "pixel_size_angstrom" not in values:
+        raise InputError(
+            "PIXEL_SIZE_UNKNOWN",
+            "Neither the session nor the movie's metadata gives the pixel size: set it in the session's parameters.",
+        )
+    return Optics(**values)
+
+
+def _dose_per_frame(metadata: MovieMetadata, frame_count: int | None) -> float | None:
+    frames = metadata.frame_count or frame_count
+    if metadata.total_dose_e_per_angstrom2 is None or not frames:
+        return None
+    return metadata.total_dose_e_per_angstrom2 / frames
+
+
+def set_optics(result: ExposureResult, optics: Optics) -> None:
+    """Write the optics that were used into a result; the pixel size is the micrograph's and set apart."""
+    result.voltage_kv = optics.voltage_kv
+    result.spherical_aberration_mm = optics.spherical_aberration_mm
+    result.amplitude_contrast = optics.amplitude_contrast
+    result.dose_per_frame_e_per_angstrom2 = optics.dose_per_frame_e_per_angstrom2
+
+
+def set_motion(result: ExposureResult, motion: Motion) -> None:
+    """Write a motion's summary into a result."""
+    result.motion_total_angstrom = motion.total_angstrom
+    result.motion_early_angstrom = motion.early_angstrom
+    result.motion_late_angstrom = motion.late_angstrom
+    result.motion_converged = motion.converged
+
+
+def set_ctf(result: ExposureResult, ctf: Ctf) -> None:
+    """Write a CTF fit into a result."""
+    result.defocus_u_angstrom = ctf.defocus_u_angstrom
+    result.defocus_v_angstrom = ctf.defocus_v_angstrom
+    result.defocus_angle_degrees = ctf.defocus_angle_degrees
+    result.phase_shift_degrees = ctf.phase_shift_degrees
+    result.ctf_score = ctf.score
+    if ctf.fit_resolution_angstrom is not None:
+        result.ctf_fit_resolution_angstrom = ctf.fit_resolution_angstrom
+
+
+def ctf_of(result: ExposureResult) -> Ctf:
+    """Return the CTF fit of a result."""
+    fitted = result.HasField("ctf_fit_resolution_angstrom")
+    return Ctf(
+        defocus_u_angstrom=result.defocus_u_angstrom,
+        defocus_v_angstrom=result.defocus_v_angstrom,
+        defocus_angle_degrees=result.defocus_angle_degrees,
+        phase_shift_degrees=result.phase_shift_degrees,
+        score=result.ctf_score,
+        fit_resolution_angstrom=result.ctf_fit_resolution_angstrom if fitted else None,
+    )
+
+
+def failure_class_to_message(failure_class: FailureClass) -> FailExposureRequest.FailureClass.ValueType:
+    """Return the enum value; a returned exposure is no failure and has no record (see `WorkerContext.give_back`)."""
+    return _FAILURE_CLASSES[failure_class]
