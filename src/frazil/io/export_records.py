@@ -1,0 +1,115 @@
+"""A session's records as a table and as JSON: what `exposures.csv` and `session.json` hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from frazil import __version__
+from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult, MovieFile, MovieMetadata
+from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
+from frazil.api.session.v1.session_pb2 import Session, SessionCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSnapshot:
+    """A session's records at one moment, as the scheduler tells them."""
+
+    session: Session
+    exposures: Sequence[Exposure]  # by number
+    classes: ClassAverages | None = None
+    devices: Sequence[str] = ()
+
+
+def exposures_csv(names: Sequence[str], exposures: Sequence[Exposure]) -> str:
+    """Return the table of every exposure seen: file, stage, every attribute, verdict and why."""
+    attributes = {
+        "file": [column for column in _scalar_names(MovieFile) if column != "relative_path"],
+        "metadata": _scalar_names(MovieMetadata),
+        "result": _scalar_names(ExposureResult),
+    }
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ["number", "file", "name", "stage", "verdict", "reason", "attempts", "exposure_id"]
+    columns = [f"{part}_{name}" if part != "result" else name for part, fields in attributes.items() for name in fields]
+    writer.writerow([*head, *columns, "warnings"])
+    for name, exposure in zip(names, exposures, strict=True):
+        stage = Exposure.State.Name(exposure.state).removeprefix("STATE_").lower()
+        verdict = {"done": "accepted", "quarantined": "failed"}.get(stage, "waiting")
+        values: list[Any] = [exposure.number, exposure.file.relative_path, name, stage, verdict, exposure.failure]
+        values += [exposure.attempts, exposure.exposure_id]
+        for part, fields in attributes.items():
+            message = getattr(exposure, part)
+            known = exposure.HasField(part)  # type: ignore[arg-type]
+            values += [_cell(message, column) if known else "" for column in fields]
+        writer.writerow([*values, " | ".join(exposure.result.warnings)])
+    return text.getvalue()
+
+
+def session_record(snapshot: SessionSnapshot) -> dict[str, Any]:
+    """Return what `session.json` holds: parameters, versions, counts, seconds per stage, devices."""
+    session = snapshot.session
+    return {
+        "name": session.name,
+        "session_id": session.session_id,
+        "state": Session.State.Name(session.state).removeprefix("STATE_").lower(),
+        "state_reason": session.state_reason,
+        "labels": dict(session.labels),
+        "parameters": _plain(session.parameters),
+        "compute": _plain(session.compute),
+        "counts": {one.name: getattr(session.counts, one.name) for one in SessionCounts.DESCRIPTOR.fields},
+        "versions": {"frazil": __version__, "python": platform.python_version(), "numpy": np.__version__},
+        "devices": list(snapshot.devices),
+        "stage_seconds": stage_seconds(snapshot.exposures),
+        "failures": {one.file.relative_path: one.failure for one in snapshot.exposures if one.failure},
+        "classes": None if snapshot.classes is None else _plain(snapshot.classes),
+    }
+
+
+def stage_seconds(exposures: Sequence[Exposure]) -> dict[str, dict[str, float]]:
+    """Return per stage the total and the median seconds over all results."""
+    collected: dict[str, list[float]] = {}
+    for exposure in exposures:
+        for stage, seconds in exposure.result.stage_seconds.items():
+            collected.setdefault(stage, []).append(seconds)
+    return {
+        stage: {"total": round(sum(values), 3), "median": round(median(values), 4)}
+        for stage, values in sorted(collected.items())
+    }
+
+
+def _scalar_names(message: type[Message]) -> list[str]:
+    """Return the names of a message's fields that fit in one cell."""
+    return [one.name for one in message.DESCRIPTOR.fields if one.message_type is None and one.label != one.LABEL_REPEATED]
+
+
+def _cell(message: Message, name: str) -> Any:
+    """Return a field's value; empty for one that is not set."""
+    descriptor: Mapping[str, Any] = message.DESCRIPTOR.fields_by_name
+    if descriptor[name].has_presence and not message.HasField(name):
+        return ""
+    return getattr(message, name)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """Return the fields that are set under their own names; unlike protobuf's JSON, 64-bit numbers stay numbers."""
+    record: dict[str, Any] = {}
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None:
+            record[descriptor.name] = value
+        elif isinstance(value, Timestamp):
+            record[descriptor.name] = value.ToJsonString()
+        elif isinstance(value, Message):
+            record[descriptor.name] = _plain(value)
+        else:
+            record[descriptor.name] = [_plain(one) for one in value]
+    return record
