@@ -1,0 +1,246 @@
+"""One exposure before the camera: particles, ice, contaminants, CTF and motion, as expected electrons without noise.
+
+The physics of a weak phase object (docs/conventions.md): expected / mean = 1 - 2 CTF * phase, protein dark under focus.
+The scene is computed on a canvas larger than the frame, so that drift and CTF fringes bring in what lies outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from frazil.model.ctf import Ctf
+from frazil.simulator.atoms import Atoms
+from frazil.simulator.motion import SpecimenMotion, draw_motion
+from frazil.simulator.parameters import SimulationParameters
+from frazil.simulator.potential import electron_wavelength, interaction_constant, orientation_matrix, project
+
+_MARGIN_PX = 40
+_TRUTH = [
+    ("coordinate_x_px", "f8"),
+    ("coordinate_y_px", "f8"),
+    ("rot_degrees", "f8"),
+    ("tilt_degrees", "f8"),
+    ("psi_degrees", "f8"),
+    ("fragment", "?"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Everything that is true of one exposure.
+
+    `particles` is structured: coordinates in px of the frame (frame 0, 0-based; some lie outside the frame), angles, whether
+    broken. `projections` (particle, y, x) are phases in rad, each particle's centre at its box's centre plus the
+    fraction of its coordinate. `ice` is the transform of the phases of everything else.
+    """
+
+    parameters: SimulationParameters
+    ctf: Ctf
+    motion: SpecimenMotion
+    particles: npt.NDArray[Any]
+    projections: npt.NDArray[np.float32]
+    ice: npt.NDArray[np.complex64]
+    illumination: npt.NDArray[np.float32]
+
+    def places(self) -> npt.NDArray[np.float64]:
+        """Return the particles' places (n, 2), x and y in [-1/2, 1/2] where inside the frame."""
+        size = np.array([self.parameters.width_px, self.parameters.height_px])
+        xy = np.stack([self.particles["coordinate_x_px"], self.particles["coordinate_y_px"]], axis=1)
+        return np.asarray(xy / size - 0.5)
+
+
+def draw_scene(parameters: SimulationParameters, atoms: Atoms, rng: np.random.Generator) -> Scene:
+    """Draw one exposure of a session."""
+    ctf = _draw_ctf(parameters, rng)
+    motion = draw_motion(parameters, rng)
+    particles = _draw_particles(parameters, atoms.diameter_angstrom, rng)
+    return Scene(
+        parameters,
+        ctf,
+        motion,
+        particles,
+        _project_all(parameters, atoms, particles, rng),
+        _draw_ice(parameters, rng),
+        _draw_illumination(parameters, rng),
+    )
+
+
+class Renderer:
+    """Renders the frames of a scene in order; the shared transforms and filters are computed once."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        p = scene.parameters
+        self._shape = canvas_shape(p)
+        self._ky = scipy.fft.fftfreq(self._shape[0]).astype(np.float32)
+        self._kx = scipy.fft.rfftfreq(self._shape[1]).astype(np.float32)
+        sy, sx = self._ky[:, None] / p.pixel_size_angstrom, self._kx / p.pixel_size_angstrom
+        s2 = sx**2 + sy**2
+        self._transfer = -2.0 * contrast_transfer(scene.ctf, p, sx, sy)
+        self._transfer *= p.contrast * np.exp(-0.25 * p.envelope_b_angstrom2 * s2)
+        self._decay = 0.5 / critical_exposure(np.sqrt(s2), p.voltage_kv)  # amplitude falls as exp(-dose x decay)
+        self._moving = bool(scene.motion.field.any())
+        self._still = None if self._moving else self._specimen(0)
+
+    def expected(self, frame: int, *, damaged: bool = True) -> npt.NDArray[np.float32]:
+        """Return the expected electrons per pixel `(y, x)` of one frame; the frame's dose is counted to its middle."""
+        p = self._scene.parameters
+        specimen = self._still if self._still is not None else self._specimen(frame)
+        filtered = specimen * self._transfer
+        if damaged:
+            filtered *= np.exp(np.float32(-(frame + 0.5) * p.dose_per_frame_e_per_angstrom2) * self._decay)
+        dx, dy = self._scene.motion.drift[frame]
+        filtered *= np.exp(-2j * np.pi * dy * self._ky).astype(np.complex64)[:, None]
+        filtered *= np.exp(-2j * np.pi * dx * self._kx).astype(np.complex64)
+        change = scipy.fft.irfft2(filtered, s=self._shape)[
+            _MARGIN_PX : _MARGIN_PX + p.height_px, _MARGIN_PX : _MARGIN_PX + p.width_px
+        ]
+        expected = p.electrons_per_px * self._scene.illumination * (1.0 + change)
+        return np.maximum(expected, 0.0, dtype=np.float32)
+
+    def _specimen(self, frame: int) -> npt.NDArray[np.complex64]:
+        """Return the transform of the phases of the whole canvas, the local motion of this frame applied to each particle."""
+        scene = self._scene
+        images = scene.projections
+        if self._moving and frame:
+            images = _shifted(images, scene.motion.local(scene.places(), frame))
+        canvas = np.zeros(self._shape, dtype=np.float32)
+        half = images.shape[1] // 2
+        for image, particle in zip(images, scene.particles, strict=True):
+            x = int(np.floor(particle["coordinate_x_px"])) + _MARGIN_PX - half
+            y = int(np.floor(particle["coordinate_y_px"])) + _MARGIN_PX - half
+            _add(canvas, image, y, x)
+        spectrum = scipy.fft.rfft2(canvas) + scene.ice
+        spectrum[self._shape[0] // 2 :: self._shape[0], :] = 0.0  # Nyquist lines cannot be shifted by fractions
+        spectrum[:, self._shape[1] // 2] = 0.0
+        return spectrum
+
+
+def canvas_shape(parameters: SimulationParameters) -> tuple[int, int]:
+    """Return the canvas `(y, x)`: the frame and a margin on all sides, rounded up to a good even FFT length."""
+
+    def good(size: int) -> int:
+        return 2 * int(scipy.fft.next_fast_len((size + 2 * _MARGIN_PX + 1) // 2, real=True))
+
+    return good(parameters.height_px), good(parameters.width_px)
+
+
+def contrast_transfer(ctf: Ctf, parameters: SimulationParameters, sx: Any, sy: Any) -> npt.NDArray[np.float32]:
+    """Return +sin chi at frequencies `sx`, `sy` in 1/Å, which broadcast together (docs/conventions.md)."""
+    wavelength = electron_wavelength(parameters.voltage_kv)
+    spherical = parameters.spherical_aberration_mm * 1e7
+    s2 = sx**2 + sy**2
+    angle = np.arctan2(sy, sx) - np.deg2rad(ctf.defocus_angle_degrees)
+    defocus = ctf.mean_defocus_angstrom + 0.5 * ctf.astigmatism_angstrom * np.cos(2.0 * angle)
+    chi = np.pi * wavelength * s2 * (defocus - 0.5 * wavelength**2 * s2 * spherical)
+    offset = np.deg2rad(ctf.phase_shift_degrees) + np.arcsin(parameters.amplitude_contrast)
+    return np.asarray(np.sin(chi + offset), dtype=np.float32)
+
+
+def critical_exposure(s: npt.NDArray[Any], voltage_kv: float) -> npt.NDArray[np.float32]:
+    """Return N_e(s) in e/Å² (Grant & Grigorieff 2015, eLife 06980): 0.245 s^-1.665 + 2.81 at 300 kV, 0.8 of it at 200 kV."""
+    scale = float(np.interp(voltage_kv, [100.0, 200.0, 300.0], [0.64, 0.8, 1.0]))
+    return np.asarray(scale * (0.245 * np.maximum(s, 1e-6) ** -1.665 + 2.81), dtype=np.float32)
+
+
+def _draw_ctf(parameters: SimulationParameters, rng: np.random.Generator) -> Ctf:
+    mean = rng.uniform(parameters.defocus_min_angstrom, parameters.defocus_max_angstrom)
+    half = 0.5 * rng.uniform(0.0, parameters.astigmatism_max_angstrom)
+    return Ctf(defocus_u_angstrom=mean + half, defocus_v_angstrom=mean - half, defocus_angle_degrees=rng.uniform(0.0, 180.0))
+
+
+def _draw_particles(parameters: SimulationParameters, diameter_angstrom: float, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Place particles one after the other, apart by their diameter but for a few, a few cut by the frame's edge."""
+    diameter = diameter_angstrom / parameters.pixel_size_angstrom
+    size = np.array([parameters.width_px, parameters.height_px], dtype=np.float64)
+    wanted = max(0, round(parameters.particles_per_movie * rng.uniform(0.85, 1.15)))
+    placed: list[npt.NDArray[np.float64]] = []
+    for _ in range(200 * wanted):
+        if len(placed) == wanted:
+            break
+        place = rng.uniform(-0.25 * diameter, size + 0.25 * diameter)
+        free = all(np.hypot(*(place - other)) > 1.03 * diameter for other in placed)
+        if free or rng.random() < parameters.overlap_fraction / 20.0:
+            placed.append(place)
+    particles = np.zeros(len(placed), dtype=_TRUTH)
+    if placed:
+        particles["coordinate_x_px"], particles["coordinate_y_px"] = np.array(placed).T
+    particles["rot_degrees"] = rng.uniform(-180.0, 180.0, len(placed))
+    particles["tilt_degrees"] = np.rad2deg(np.arccos(rng.uniform(-1.0, 1.0, len(placed))))
+    particles["psi_degrees"] = rng.uniform(-180.0, 180.0, len(placed))
+    particles["fragment"] = rng.random(len(placed)) < parameters.fragment_fraction
+    return particles
+
+
+def _project_all(
+    parameters: SimulationParameters, atoms: Atoms, particles: npt.NDArray[Any], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Project every particle in its orientation; the fraction of its coordinate is in the image already."""
+    reach = atoms.diameter_angstrom / parameters.pixel_size_angstrom * 1.1 + 12.0
+    box = 2 * int(scipy.fft.next_fast_len(int(np.ceil(reach / 2)), real=True))
+    sigma = np.float32(interaction_constant(parameters.voltage_kv))
+    images = np.zeros((len(particles), box, box), dtype=np.float32)
+    for image, particle in zip(images, particles, strict=True):
+        orientation = orientation_matrix(*(float(particle[f"{a}_degrees"]) for a in ("rot", "tilt", "psi")))
+        shown = atoms.fragment(rng.standard_normal(3)) if particle["fragment"] else atoms
+        centre = (box // 2 + float(particle["coordinate_x_px"] % 1.0), box // 2 + float(particle["coordinate_y_px"] % 1.0))
+        image[:] = sigma * project(shown, orientation, centre, box, parameters.pixel_size_angstrom)
+    return images
+
+
+def _draw_ice(parameters: SimulationParameters, rng: np.random.Generator) -> npt.NDArray[np.complex64]:
+    """Return the transform of the phases of the ice: a grain that rises with frequency, and contaminants."""
+    shape = canvas_shape(parameters)
+    s = np.hypot(scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])) / parameters.pixel_size_angstrom
+    total_dose = parameters.dose_per_frame_e_per_angstrom2 * parameters.frame_count
+    # Shot noise of the whole exposure has variance 1 / electrons per pixel; a phase enters with 2 x contrast x sin chi.
+    shot = 1.0 / (total_dose * parameters.pixel_size_angstrom**2)
+    amplitude = np.sqrt(parameters.ice_noise * shot / (2.0 * max(parameters.contrast, 1e-3) ** 2))
+    grain = rng.standard_normal(shape, dtype=np.float32) * np.float32(amplitude)
+    spectrum = scipy.fft.rfft2(grain) * np.sqrt(0.3 + 0.7 * np.minimum(s * 3.7, 1.0) ** 2).astype(np.float32)
+    blobs = np.zeros(shape, dtype=np.float32)
+    for _ in range(rng.poisson(parameters.contaminants_per_movie)):
+        _add_contaminant(blobs, parameters.pixel_size_angstrom, rng)
+    return np.asarray(spectrum + scipy.fft.rfft2(blobs), dtype=np.complex64)
+
+
+def _add_contaminant(canvas: npt.NDArray[np.float32], pixel_size_angstrom: float, rng: np.random.Generator) -> None:
+    """Add one ice blob: a few overlapping Gaussians, some 100 to 300 Å wide, far stronger than a particle."""
+    centre = rng.uniform(0.0, canvas.shape)
+    y, x = np.arange(canvas.shape[0], dtype=np.float32), np.arange(canvas.shape[1], dtype=np.float32)
+    for _ in range(4):
+        width = rng.uniform(30.0, 75.0) / pixel_size_angstrom
+        cy, cx = centre + rng.normal(0.0, 0.8 * width, 2)
+        bump = np.outer(np.exp(-0.5 * ((y - cy) / width) ** 2), np.exp(-0.5 * ((x - cx) / width) ** 2))
+        canvas += np.float32(rng.uniform(0.3, 0.7)) * bump.astype(np.float32)
+
+
+def _draw_illumination(parameters: SimulationParameters, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Return the brightness `(y, x)` about 1: a wedge of ice thickness in a random direction."""
+    angle, size = rng.uniform(0.0, 2.0 * np.pi), parameters.ice_gradient * rng.uniform(0.2, 1.0)
+    y = np.linspace(-0.5, 0.5, parameters.height_px, dtype=np.float32)[:, None]
+    x = np.linspace(-0.5, 0.5, parameters.width_px, dtype=np.float32)
+    return np.asarray(1.0 + size * (np.cos(angle) * x + np.sin(angle) * y), dtype=np.float32)
+
+
+def _shifted(images: npt.NDArray[np.float32], by_px: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Move each image by its own (x, y); projections are written without Nyquist lines, so this is exact."""
+    side = images.shape[1]
+    ramp_y = np.exp(-2j * np.pi * by_px[:, 1:] * scipy.fft.fftfreq(side)).astype(np.complex64)
+    ramp_x = np.exp(-2j * np.pi * by_px[:, :1] * scipy.fft.rfftfreq(side)).astype(np.complex64)
+    spectra = scipy.fft.rfft2(images) * ramp_y[:, :, None] * ramp_x[:, None, :]
+    return np.asarray(scipy.fft.irfft2(spectra, s=(side, side)), dtype=np.float32)
+
+
+def _add(canvas: npt.NDArray[np.float32], image: npt.NDArray[np.float32], y: int, x: int) -> None:
+    """Add an image with its corner at (y, x); what hangs over the edge is cut."""
+    side_y, side_x = image.shape
+    y0, x0 = max(y, 0), max(x, 0)
+    y1, x1 = min(y + side_y, canvas.shape[0]), min(x + side_x, canvas.shape[1])
+    if y1 > y0 and x1 > x0:
+        canvas[y0:y1, x0:x1] += image[y0 - y : y1 - y, x0 - x : x1 - x]
