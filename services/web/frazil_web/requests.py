@@ -1,0 +1,128 @@
+"""Reads what the page sends: a new session, a request id. Every field that is wrong is named with what to do about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from frazil.api.session.v1.session_pb2 import ComputeResources, Session, SessionParameters
+from frazil.model.errors import FrazilError
+
+_FLOATS = {FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT}
+_MOST_CHARACTERS = 4096
+_MOST_LABELS = 100
+
+# What no scheduler could accept; everything finer is the scheduler's to judge.
+_POSITIVE = {
+    "pixel_size_angstrom",
+    "voltage_kv",
+    "dose_per_frame_e_per_angstrom2",
+    "particle_diameter_angstrom",
+}
+_NOT_NEGATIVE = {
+    "spherical_aberration_mm",
+    "amplitude_contrast",
+    "particle_diameter_max_angstrom",
+    "box_size_px",
+    "output_box_px",
+    "class_count",
+    "class_max_resolution_angstrom",
+    "preprocessing_workers",
+}
+_ABSOLUTE = {"movie_folder", "metadata_folder", "gain_path", "defects_path"}
+_CHOICES = {"gain_flip": ("", "none", "x", "y"), "until": ("", "preprocess", "class2d")}
+
+
+def read_request_id(body: Any) -> str:
+    """Return the request id of a body; raises FrazilError when it has none."""
+    request_id = body.get("request_id") if isinstance(body, dict) else None
+    if not isinstance(request_id, str) or not 8 <= len(request_id) <= 100:
+        raise FrazilError("REQUEST_ID_MISSING", "Send a request_id of 8 to 100 characters, the same over retries.")
+    return request_id
+
+
+def read_session(body: Any) -> Session:
+    """Return the session that a body describes: name, parameters, compute, labels.
+
+    Raises FrazilError FIELDS_INVALID; its metadata maps each wrong field to one sentence.
+    """
+    if not isinstance(body, dict):
+        raise FrazilError("BODY_INVALID", "Send a JSON object.")
+    wrong: dict[str, str] = {}
+    name = body.get("name")
+    if not isinstance(name, str) or not name.strip():
+        wrong["name"] = "Give the session a name."
+        name = ""
+    parameters, compute = SessionParameters(), ComputeResources()
+    _fill(parameters, body.get("parameters") or {}, wrong)
+    _fill(compute, body.get("compute") or {}, wrong)
+    if not parameters.movie_folder and "movie_folder" not in wrong:
+        wrong["movie_folder"] = "Name the folder the movies arrive in."
+    if not parameters.particle_diameter_angstrom and "particle_diameter_angstrom" not in wrong:
+        wrong["particle_diameter_angstrom"] = "Give the diameter of the particle in Å."
+    largest = parameters.particle_diameter_max_angstrom
+    if largest and largest < parameters.particle_diameter_angstrom:
+        wrong["particle_diameter_max_angstrom"] = "The largest diameter is smaller than the smallest."
+    labels = _labels(body.get("labels") or {}, wrong)
+    if wrong:
+        raise FrazilError("FIELDS_INVALID", "Some fields need attention.", metadata=wrong)
+    return Session(name=name.strip(), parameters=parameters, compute=compute, labels=labels)
+
+
+def _fill(message: SessionParameters | ComputeResources, values: Any, wrong: dict[str, str]) -> None:
+    if not isinstance(values, dict):
+        raise FrazilError("BODY_INVALID", "Send parameters and compute as JSON objects.")
+    fields = message.DESCRIPTOR.fields_by_name
+    for name, value in values.items():
+        if name not in fields:
+            wrong[str(name)[:100]] = "This field is not known."
+        elif value is not None and value != "":
+            sentence = _problem(fields[name], value)
+            if sentence:
+                wrong[name] = sentence
+            else:
+                setattr(message, name, value.strip() if isinstance(value, str) else value)
+
+
+def _problem(field: FieldDescriptor, value: Any) -> str:
+    """Say what is wrong with a value; empty when nothing is."""
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return _text_problem(field.name, value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "This is not a number."
+    if field.type not in _FLOATS and (int(value) != value or abs(value) >= 2**31):
+        return "This must be a whole number."
+    if field.type not in _FLOATS and not isinstance(value, int):
+        return "This must be a whole number."
+    if field.name in _POSITIVE and value <= 0:
+        return "This must be greater than 0."
+    if field.name in _NOT_NEGATIVE and value < 0:
+        return "This cannot be negative."
+    if field.name == "amplitude_contrast" and value >= 1:
+        return "Amplitude contrast lies between 0 and 1; 0.1 is usual."
+    if field.name == "gain_rotate" and value not in (0, 1, 2, 3):
+        return "The rotation is 0, 1, 2 or 3 quarter turns."
+    return ""
+
+
+def _text_problem(name: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _MOST_CHARACTERS or "\0" in value:
+        return "This is not a usable text."
+    if name in _ABSOLUTE and not value.strip().startswith("/"):
+        return "Give an absolute path, as the machine that runs Frazil sees it."
+    if name in _CHOICES and value not in _CHOICES[name]:
+        return f"Choose one of: {', '.join(choice for choice in _CHOICES[name] if choice)}."
+    return ""
+
+
+def _labels(values: Any, wrong: dict[str, str]) -> Mapping[str, str]:
+    if not isinstance(values, dict) or len(values) > _MOST_LABELS:
+        wrong["labels"] = f"Labels are at most {_MOST_LABELS} pairs of texts."
+        return {}
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in values.items()):
+        wrong["labels"] = "Labels are texts."
+        return {}
+    return values
