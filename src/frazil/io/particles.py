@@ -25,6 +25,9 @@ PARTICLE_DTYPE = np.dtype(
         ("defocus_angle_degrees", "<f4"),
         ("phase_shift_degrees", "<f4"),
         ("pixel_size_angstrom", "<f4"),
+        ("voltage_kv", "<f4"),
+        ("spherical_aberration_mm", "<f4"),
+        ("amplitude_contrast", "<f4"),
         ("half_set", "u1"),
     ]
 )

@@ -1,0 +1,1 @@
+"""Runners of reconstruction jobs, one file per declaration in `frazil.jobs`."""
