@@ -13,7 +13,6 @@ from frazil import array
 from frazil.algorithms.class2d.parameters import Class2dParameters
 from frazil.algorithms.class2d.state import Class2dState, from_arrays
 from frazil.algorithms.class2d.stream import Streaming2d
-from frazil.algorithms.ctf.model import ctf_at
 from frazil.api.reconstruction.v1 import reconstruction_pb2 as wire
 from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.io.checkpoint import load_newest, write_checkpoint
@@ -25,6 +24,7 @@ CHECKPOINT_SECONDS = 60.0
 PUBLISH_SECONDS = 5.0
 WAIT_SECONDS = 10.0
 CLASS_COUNT_DEFAULT = 50
+MAX_RESOLUTION_ANGSTROM_DEFAULT = 8.0
 
 
 def run(context: WorkerContext) -> None:
@@ -36,14 +36,11 @@ def run(context: WorkerContext) -> None:
 def class2d_parameters(parameters: SessionParameters) -> Class2dParameters:
     """Return the parameters of the algorithm for what a person set for the session."""
     diameter = max(parameters.particle_diameter_angstrom, parameters.particle_diameter_max_angstrom)
-    given = {}
-    if parameters.class_max_resolution_angstrom:
-        given["max_resolution_angstrom"] = parameters.class_max_resolution_angstrom
     return Class2dParameters(
         particle_diameter_angstrom=diameter,
         class_count=parameters.class_count or CLASS_COUNT_DEFAULT,
+        max_resolution_angstrom=parameters.class_max_resolution_angstrom or MAX_RESOLUTION_ANGSTROM_DEFAULT,
         seed=parameters.seed,
-        **given,
     )
 
 
@@ -102,7 +99,6 @@ class _Classification:
                     class2d_parameters(self._context.session.parameters),
                     box_size_px=particles.images.shape[-1],
                     pixel_size_angstrom=self._pixel_size_angstrom,
-                    ctf=ctf_at,
                     xp=self._xp,
                     state=self._resumed,
                 )
