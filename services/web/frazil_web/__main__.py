@@ -19,13 +19,13 @@ from frazil_web.scheduler import Scheduler
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run until SIGTERM or SIGINT."""
     options = _parser().parse_args(arguments)
-    configure_logging("web", level=options.log_level)
     try:
         host, port = split_address(options.address)
         hosts = options.allowed_host or hosts_for(host)
         app = create_app(Scheduler(options.scheduler), allowed_hosts=hosts)
     except FrazilError as error:
         sys.exit(f"frazil-web: {error.sentence}")
+    configure_logging("web", level=options.log_level)
     structlog.get_logger().info("page_served", address=f"http://{options.address}", scheduler=options.scheduler)
     uvicorn.run(
         app,

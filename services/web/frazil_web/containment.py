@@ -27,11 +27,14 @@ def read_beneath(folder: str, relative_path: str) -> bytes:
         descriptor = _step(descriptor, parts[-1], _FILE)
     except OSError as error:
         raise _not_found(relative_path) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
             raise _not_found(relative_path)
-        return file.read(MOST_BYTES)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MOST_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def split_relative(relative_path: str) -> list[str]:

@@ -1,0 +1,32 @@
+"""Where the service listens, and to which Host names it answers there."""
+
+from __future__ import annotations
+
+import pytest
+from frazil_web.__main__ import main, split_address
+from frazil_web.app import hosts_for
+
+from frazil.model.errors import FrazilError
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"), [("127.0.0.1:8080", ("127.0.0.1", 8080)), ("[::1]:80", ("::1", 80)), ("[::]:0", ("::", 0))]
+)
+def test_addresses_are_split(address: str, expected: tuple[str, int]) -> None:
+    assert split_address(address) == expected
+
+
+@pytest.mark.parametrize("address", ["", "8080", ":8080", "localhost", "localhost:http", "localhost:99999"])
+def test_other_addresses_are_refused(address: str) -> None:
+    with pytest.raises(FrazilError):
+        split_address(address)
+
+
+def test_only_a_loopback_address_restricts_host_names() -> None:
+    assert "localhost" in hosts_for("127.0.0.1")
+    assert hosts_for("::") == ("*",)
+
+
+def test_a_wrong_address_ends_the_program_with_a_sentence() -> None:
+    with pytest.raises(SystemExit, match=r"127\.0\.0\.1:8080"):
+        main(["--address", "nowhere"])
