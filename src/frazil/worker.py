@@ -273,7 +273,7 @@ class WorkerContext:
         except FrazilError as error:
             if error.kind is not ErrorKind.CONFLICT:
                 raise
-            if "ATTEMPT" in error.reason:
+            if error.reason == "ATTEMPT_SUPERSEDED":
                 raise AttemptSuperseded(error.sentence) from error
             self._lost.set()
             self._stop.set()
