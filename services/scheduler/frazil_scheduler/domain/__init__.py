@@ -1,0 +1,1 @@
+"""What the ledger does, one transaction each: functions of a Transaction and a request, without wire, threads or waiting."""

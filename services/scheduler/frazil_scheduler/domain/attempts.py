@@ -1,0 +1,235 @@
+"""Attempts: an exposure is claimed, worked on, and committed exactly once, or fails for a reason that decides what is next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import RowMapping, func, insert, select, update
+
+from frazil.api.worker.v1 import worker_pb2
+from frazil.model.errors import ErrorKind, FrazilError
+from frazil_scheduler.domain import blocks, exposures, limits
+from frazil_scheduler.lease import Cause
+from frazil_scheduler.ledger import records, tables
+from frazil_scheduler.ledger.transaction import Transaction
+
+_exposure = tables.exposure.c
+_attempt = tables.attempt.c
+_session = tables.session.c
+
+OUTCOME_OF_CLASS = {
+    worker_pb2.FailExposureRequest.FAILURE_CLASS_INPUT: "INPUT",
+    worker_pb2.FailExposureRequest.FAILURE_CLASS_RESOURCE: "RESOURCE",
+    worker_pb2.FailExposureRequest.FAILURE_CLASS_CRASH: "CRASH",
+    worker_pb2.FailExposureRequest.FAILURE_CLASS_INFRA: "INFRA",
+    worker_pb2.FailExposureRequest.FAILURE_CLASS_RETURNED: "RETURNED",
+}
+
+
+def claim(tx: Transaction, session: RowMapping, lease: RowMapping, count: int) -> list[worker_pb2.Claim]:
+    """Take up to `count` exposures for a lease: while files arrive the newest, and each fifth time the oldest."""
+    if session["disk_problem"]:
+        return []
+    if session["outcome_problem"] and session["state"] == "RUNNING":
+        if tx.mono < session["probe_mono"]:
+            return []
+        count = 1
+    claimed: list[worker_pb2.Claim] = []
+    for turn in range(session["claims"], session["claims"] + min(count, limits.CLAIM_MAX)):
+        row = _next(tx, session, turn)
+        if row is None:
+            break
+        claimed.append(_take(tx, row, lease))
+    if claimed:
+        values = {"claims": session["claims"] + len(claimed), "probe_mono": tx.mono + limits.PROBE_SECONDS}
+        tx.run(update(tables.session).where(_session.session_id == session["session_id"]).values(**values))
+    return claimed
+
+
+def seconds_until_ready(tx: Transaction, session: RowMapping) -> float | None:
+    """Return after how long an exposure that backs off can be claimed; None when none does."""
+    soonest = tx.scalar(
+        select(func.min(_exposure.not_before_mono)).where(
+            _exposure.session_id == session["session_id"], _exposure.state == "READY"
+        )
+    )
+    if soonest is None:
+        return None
+    if session["outcome_problem"]:
+        soonest = max(soonest, session["probe_mono"])
+    return float(max(0.0, soonest - tx.mono))
+
+
+def commit(tx: Transaction, lease: RowMapping, request: worker_pb2.CommitExposureRequest) -> worker_pb2.CommitExposureResponse:
+    """Make an attempt's result count. Raises FrazilError ATTEMPT_SUPERSEDED when it no longer may."""
+    attempt = tx.one(select(tables.attempt).where(_attempt.attempt_id == request.attempt_id))
+    if attempt is None or attempt["lease_id"] != lease["lease_id"]:
+        raise _superseded(request.attempt_id, "is not this lease's")
+    if attempt["outcome"] == "DONE" and attempt["manifest_sha256"] == request.manifest_sha256:
+        return worker_pb2.CommitExposureResponse(particle_block_sequence=attempt["block_sequence"])  # a very late repeat
+    if attempt["outcome"] != "RUNNING":
+        raise _superseded(request.attempt_id, f"ended before: {attempt['outcome'].lower()}")
+    row = exposures.find(tx, attempt["exposure_id"])
+    if row is None or row["generation"] != attempt["generation"]:
+        raise _superseded(request.attempt_id, "is about an older content of the movie")
+    folder = f"results/{row['exposure_id']}/{attempt['folder']}"
+    if request.result.folder not in ("", folder):
+        raise FrazilError("RESULT_FOLDER_WRONG", f"The result of {request.attempt_id} must lie in {folder}.")
+    request.result.folder = folder
+    sequence = blocks.replace(tx, row, request.result)
+    _end(tx, attempt, "DONE", block_sequence=sequence, manifest_sha256=request.manifest_sha256)
+    exposures.move(
+        tx,
+        row,
+        "DONE",
+        attempts=row["attempts"] + 1,
+        failure="",
+        result=request.result.SerializeToString(),
+        finished_ns=tx.wall_ns,
+        block_sequence=sequence,
+        block_particles=request.result.particle_count if sequence else 0,
+    )
+    _remember(tx, row["session_id"], ".", "")
+    return worker_pb2.CommitExposureResponse(particle_block_sequence=sequence)
+
+
+def fail(tx: Transaction, lease: RowMapping, request: worker_pb2.FailExposureRequest) -> bool:
+    """End an attempt without a result and tell whether its exposure is out of the queue for good.
+
+    An attempt that has ended before is left as it is.
+    """
+    outcome = OUTCOME_OF_CLASS.get(request.failure_class)
+    if outcome is None:
+        raise FrazilError("FAILURE_CLASS_MISSING", "Say in failure_class whose fault the failure was.")
+    attempt = tx.one(select(tables.attempt).where(_attempt.attempt_id == request.attempt_id))
+    if attempt is None or attempt["lease_id"] != lease["lease_id"]:
+        raise _superseded(request.attempt_id, "is not this lease's")
+    if attempt["outcome"] != "RUNNING":
+        return False
+    return end(tx, attempt, outcome, request.reason)
+
+
+def end_of_lease(tx: Transaction, lease_id: str, cause: Cause, detail: str, exit_code: int | None) -> bool:
+    """Return a lease's running exposures to the queue; tell whether one is out of it for good.
+
+    When the worker died by itself, the exposure it had claimed first is taken for the one it was at: only that one counts.
+    """
+    running = tx.all(
+        select(tables.attempt)
+        .where(_attempt.lease_id == lease_id, _attempt.outcome == "RUNNING")
+        .order_by(_attempt.started_ns, _attempt.attempt_id)
+    )
+    quarantined = False
+    for place, attempt in enumerate(running):
+        if cause is Cause.DIED and exit_code != 0 and place == 0:
+            how = f"signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"
+            reason = f"The worker died at this exposure ({how})." + (f" Its last words: {detail.strip()}" if detail else "")
+            quarantined |= end(tx, attempt, "CRASH", reason)
+        elif cause is Cause.ASKED:
+            end(tx, attempt, "RETURNED", "The worker was stopped.")
+        else:
+            end(tx, attempt, "INFRA", f"The lease ended ({cause.value.lower().replace('_', ' ')}).")
+    return quarantined
+
+
+def end(tx: Transaction, attempt: RowMapping, outcome: str, reason: str) -> bool:
+    """End a running attempt without a result; return whether its exposure is quarantined."""
+    reason = reason.strip()[-limits.REASON_MAX_CHARACTERS :] or "The worker gave no reason."
+    _end(tx, attempt, outcome, detail=reason)
+    row = exposures.find(tx, attempt["exposure_id"])
+    if row is None:
+        return False
+    attempts = row["attempts"] + (outcome in ("INPUT", "RESOURCE", "CRASH"))
+    resource_failures = row["resource_failures"] + (outcome == "RESOURCE")
+    values: dict[str, Any] = {"attempts": attempts, "resource_failures": resource_failures}
+    hopeless = outcome == "INPUT" or attempts >= limits.ATTEMPTS_MAX or resource_failures >= limits.RESOURCE_FAILURES_MAX
+    if hopeless and outcome in ("INPUT", "RESOURCE", "CRASH"):
+        exposures.move(tx, row, "QUARANTINED", failure=reason, finished_ns=tx.wall_ns, **values)
+        _remember(tx, row["session_id"], "x", reason)
+        return True
+    if outcome == "INFRA":
+        values["infra_failures"] = row["infra_failures"] + 1
+        if values["infra_failures"] == limits.INFRA_ALARM:
+            path = row["relative_path"]
+            sentence = f"{path} could not be processed {limits.INFRA_ALARM} times through no fault of its own: {reason}"
+            tx.notice("warning", sentence, row["session_id"])
+    values["not_before_mono"] = tx.mono + _backoff(outcome, attempts)
+    exposures.move(tx, row, "READY", **values)
+    return False
+
+
+def _backoff(outcome: str, attempts: int) -> float:
+    if outcome == "CRASH":
+        return limits.CRASH_BACKOFF_SECONDS[min(attempts, len(limits.CRASH_BACKOFF_SECONDS)) - 1]
+    return limits.INFRA_BACKOFF_SECONDS if outcome == "INFRA" else 0.0
+
+
+def _next(tx: Transaction, session: RowMapping, turn: int) -> RowMapping | None:
+    arriving = session["arrival_mono"] > 0 and tx.mono - session["arrival_mono"] < limits.ARRIVING_SECONDS
+    newest = arriving and session["state"] == "RUNNING" and (turn + 1) % limits.OLDEST_EVERY != 0
+    return tx.one(
+        select(tables.exposure)
+        .where(
+            _exposure.session_id == session["session_id"],
+            _exposure.state == "READY",
+            _exposure.not_before_mono <= tx.mono,
+        )
+        .order_by(_exposure.number.desc() if newest else _exposure.number)
+        .limit(1)
+    )
+
+
+def _take(tx: Transaction, row: RowMapping, lease: RowMapping) -> worker_pb2.Claim:
+    number = row["attempt_number"] + 1
+    attempt_id = f"{row['exposure_id']}-{number}"
+    folder = f"{row['generation']}.{lease['epoch']}.{number}"
+    tx.run(
+        insert(tables.attempt).values(
+            attempt_id=attempt_id,
+            exposure_id=row["exposure_id"],
+            generation=row["generation"],
+            number=number,
+            lease_id=lease["lease_id"],
+            epoch=lease["epoch"],
+            folder=folder,
+            outcome="RUNNING",
+            started_ns=tx.wall_ns,
+        )
+    )
+    exposures.move(tx, row, "RUNNING", attempt_number=number)
+    exposure = records.exposure_record({**row, "state": "RUNNING"})
+    return worker_pb2.Claim(exposure=exposure, attempt_id=attempt_id, attempt_folder=folder)
+
+
+def _end(tx: Transaction, attempt: RowMapping, outcome: str, **values: Any) -> None:
+    tx.run(
+        update(tables.attempt)
+        .where(_attempt.attempt_id == attempt["attempt_id"])
+        .values(outcome=outcome, ended_ns=tx.wall_ns, **values)
+    )
+
+
+def _remember(tx: Transaction, session_id: str, outcome: str, reason: str) -> None:
+    """Keep the last outcomes; when most of them are failures, say so: a wrong gain must not quarantine thousands of movies."""
+    session = tx.one(select(_session.recent_outcomes, _session.outcome_problem).where(_session.session_id == session_id))
+    recent, problem = (session["recent_outcomes"], session["outcome_problem"]) if session is not None else ("", "")
+    recent = (recent + outcome)[-limits.OUTCOME_WINDOW :]
+    values: dict[str, Any] = {"recent_outcomes": recent}
+    if outcome == "." and problem:
+        values = {"recent_outcomes": "", "outcome_problem": ""}
+    elif recent.count("x") * 2 > limits.OUTCOME_WINDOW and not problem:
+        sentence = (
+            f"More than half of the last {limits.OUTCOME_WINDOW} exposures failed, the last with: {reason} "
+            "One a minute is tried until one succeeds."
+        )
+        values["outcome_problem"] = sentence
+        tx.notice("error", sentence, session_id)
+    if "outcome_problem" in values:
+        tx.changed_sessions[session_id] = "session_attention"
+    tx.run(update(tables.session).where(_session.session_id == session_id).values(**values))
+
+
+def _superseded(attempt_id: str, why: str) -> FrazilError:
+    return FrazilError(
+        "ATTEMPT_SUPERSEDED", f"Attempt {attempt_id} {why}; delete its folder and go on.", kind=ErrorKind.CONFLICT
+    )

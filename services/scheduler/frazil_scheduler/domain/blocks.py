@@ -1,0 +1,65 @@
+"""Particle blocks: the gap-free list by which reconstruction learns which particles there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select, update
+
+from frazil.api.exposure.v1 import exposure_pb2
+from frazil_scheduler.ledger import records, tables
+from frazil_scheduler.ledger.transaction import Transaction
+
+_block = tables.particle_block.c
+_session = tables.session.c
+
+
+def replace(tx: Transaction, exposure: RowMapping, result: exposure_pb2.ExposureResult) -> int:
+    """Withdraw the exposure's live block, if any, add the result's particles, and return the new block's sequence (0: none)."""
+    session_id = exposure["session_id"]
+    session = tx.one(select(_session.block_sequence, _session.particles).where(_session.session_id == session_id))
+    head, particles = (session["block_sequence"], session["particles"]) if session is not None else (0, 0)
+    start = head
+    if exposure["block_sequence"]:
+        head += 1
+        particles -= exposure["block_particles"]
+        _append(tx, exposure, head, kind="RETRACT", retracts_sequence=exposure["block_sequence"],
+                particle_count=exposure["block_particles"])  # fmt: skip
+    added = 0
+    if result.particle_count > 0:
+        head += 1
+        particles += result.particle_count
+        added = head
+        _append(tx, exposure, head, kind="ADD", particle_count=result.particle_count,
+                particles=f"{result.folder}/{result.particles}",
+                particle_table=f"{result.folder}/{result.particle_table}")  # fmt: skip
+    if head != start:
+        tx.run(
+            update(tables.session)
+            .where(_session.session_id == session_id)
+            .values(block_sequence=head, particles=particles, changes=_session.changes + 1)
+        )
+    return added
+
+
+def read(tx: Transaction, session_id: str, after: int, count: int) -> Sequence[RowMapping]:
+    """Return up to `count` blocks after a sequence number, in order."""
+    return tx.all(
+        select(tables.particle_block)
+        .where(_block.session_id == session_id, _block.sequence > after)
+        .order_by(_block.sequence)
+        .limit(count)
+    )
+
+
+def _append(tx: Transaction, exposure: RowMapping, sequence: int, **values: Any) -> None:
+    row = {
+        "session_id": exposure["session_id"],
+        "sequence": sequence,
+        "exposure_id": exposure["exposure_id"],
+        "exposure_number": exposure["number"],
+        **values,
+    }
+    tx.run(insert(tables.particle_block).values(**row))
+    tx.emit("particle_block_added", exposure["session_id"], particle_block=records.block_record(row))

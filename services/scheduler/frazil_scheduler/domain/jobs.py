@@ -1,0 +1,161 @@
+"""Jobs: making a session's, and bringing them from state to state; every one is in exactly one state and none is ever lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select, update
+
+from frazil import jobs as declarations
+from frazil.api.session.v1 import session_pb2
+from frazil_scheduler.domain import limits
+from frazil_scheduler.lease import Cause, JobReleased
+from frazil_scheduler.ledger import tables
+from frazil_scheduler.ledger.transaction import Transaction
+
+_job = tables.job.c
+_session = tables.session.c
+
+STATES = ("WAITING", "STARTING", "RUNNING", "STOPPING", "PAUSED", "DONE", "FAILED", "CANCELLED")
+TERMINAL = ("DONE", "FAILED", "CANCELLED")
+PREPROCESS = "preprocess"
+
+
+def plan(parameters: session_pb2.SessionParameters, compute: session_pb2.ComputeResources) -> list[str]:
+    """Return the job types a session needs, one entry per job."""
+    workers = [PREPROCESS] * max(1, compute.preprocessing_workers)
+    return workers if parameters.until == "preprocess" else [*workers, "class2d_streaming"]
+
+
+def lane_of(declaration: declarations.JobType, compute: session_pb2.ComputeResources) -> str:
+    """Return the lane that a session gives to a job type."""
+    role = declaration.lane_role
+    lane = compute.preprocessing_lane if role is declarations.LaneRole.PREPROCESSING else compute.reconstruction_lane
+    return lane or "default"
+
+
+def create(tx: Transaction, session: RowMapping) -> None:
+    """Make a session's jobs, at the end of the queue."""
+    parameters = session_pb2.SessionParameters.FromString(session["parameters"])
+    compute = session_pb2.ComputeResources.FromString(session["compute"])
+    sequence: int = tx.scalar(select(tables.meta.c.job_sequence))
+    for number, name in enumerate(plan(parameters, compute), start=1):
+        sequence += 1
+        declaration = declarations.load(name)
+        preprocessing = declaration.lane_role is declarations.LaneRole.PREPROCESSING
+        row = {
+            "job_id": f"{session['session_id']}-{name}-{number}",
+            "sequence": sequence,
+            "session_id": session["session_id"],
+            "job_type": name,
+            "lane": lane_of(declaration, compute),
+            "program": declaration.program,
+            "gpu_memory_min_mib": declaration.gpu_memory_min_mib,
+            "cpu_memory_min_mib": declaration.cpu_memory_min_mib,
+            "indefinite": declaration.hold is declarations.Hold.UNTIL_PAUSED,
+            "drain_seconds": limits.DRAIN_PREPROCESSING_SECONDS if preprocessing else limits.DRAIN_RECONSTRUCTION_SECONDS,
+            "state": "WAITING",
+        }
+        tx.run(insert(tables.job).values(**row))
+        _changed(tx, row["job_id"], session["session_id"], "WAITING")
+    tx.run(update(tables.meta).values(job_sequence=sequence))
+
+
+def find(tx: Transaction, job_id: str) -> RowMapping | None:
+    """Return a job's row."""
+    return tx.one(select(tables.job).where(_job.job_id == job_id))
+
+
+def of_session(tx: Transaction, session_id: str) -> Sequence[RowMapping]:
+    """Return a session's jobs in queue order."""
+    return tx.all(select(tables.job).where(_job.session_id == session_id).order_by(_job.sequence))
+
+
+def set_state(tx: Transaction, row: RowMapping, state: str, **values: Any) -> None:
+    """Bring a job into a state."""
+    if state != "STOPPING":
+        values["stop_to"] = ""
+    tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(state=state, **values))
+    _changed(tx, row["job_id"], row["session_id"], state)
+
+
+def set_reason(tx: Transaction, row: RowMapping, reason: str) -> None:
+    """Say why a job waits; nothing happens when that is known."""
+    if row["reason"] != reason:
+        tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(reason=reason))
+        tx.changed_jobs.setdefault(row["job_id"], f"job_{row['state'].lower()}")
+
+
+def set_progress(tx: Transaction, row: RowMapping, progress: str) -> None:
+    """Keep the worker's sentence."""
+    if row["progress"] != progress:
+        tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(progress=progress))
+        tx.changed_jobs.setdefault(row["job_id"], "job_progress")
+
+
+def note_progress(tx: Transaction, row: RowMapping) -> None:
+    """Something was achieved under the newest lease: earlier deaths no longer count."""
+    if row["failures_in_row"] or not row["progressed"]:
+        tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(failures_in_row=0, progressed=True))
+
+
+def runs(tx: Transaction, job_id: str, epoch: int) -> None:
+    """The job's newest lease is held."""
+    row = find(tx, job_id)
+    if row is not None and row["epoch"] == epoch and row["state"] in ("STARTING", "WAITING"):
+        set_state(tx, row, "RUNNING", reason="")
+
+
+def released(tx: Transaction, job_id: str, epoch: int, effect: JobReleased) -> None:
+    """A lease has let go of the job: decide where it goes. It keeps its place in the queue for life."""
+    row = find(tx, job_id)
+    if row is None:
+        return
+    tx.unsettled[row["session_id"]] = None
+    if row["epoch"] != epoch or row["state"] not in ("STARTING", "RUNNING", "STOPPING"):
+        return
+    if row["state"] == "STOPPING":
+        reason = row["reason"] if row["stop_to"] == "CANCELLED" else ""
+        set_state(tx, row, row["stop_to"] or "WAITING", reason=reason, progress="")
+    elif effect.cause in (Cause.DIED, Cause.UNSEEN):
+        _died(tx, row, effect)
+    elif effect.cause is Cause.REFUSED:
+        backoff = tx.mono + limits.REFUSED_BACKOFF_SECONDS
+        reason = f"The agent did not start it ({effect.detail}); it is tried again."
+        set_state(tx, row, "WAITING", reason=reason, progress="", not_before_mono=backoff)
+    else:
+        reason = "Its node is silent." if effect.cause is Cause.NODE_LOST else ""
+        set_state(tx, row, "WAITING", reason=reason, progress="")
+
+
+def _died(tx: Transaction, row: RowMapping, effect: JobReleased) -> None:
+    fault = effect.exit_code != 0 or not row["progressed"]
+    failures, in_row = row["failures"] + fault, row["failures_in_row"] + fault
+    how = _how(effect)
+    words = effect.detail.strip()[-limits.REASON_MAX_CHARACTERS :]
+    values = {"failures": failures, "failures_in_row": in_row, "progress": ""}
+    if in_row >= limits.FAILURES_IN_ROW_MAX:
+        sentence = f"Its worker died {in_row} times in a row without progress ({how})." + (f" {words}" if words else "")
+        set_state(tx, row, "FAILED", reason=sentence, **values)
+        title = declarations.load(row["job_type"]).title
+        tx.notice("error", f"{title} has failed: {sentence}", row["session_id"])
+        return
+    delay = limits.RESTART_BACKOFF_SECONDS[min(max(in_row, 1), len(limits.RESTART_BACKOFF_SECONDS)) - 1]
+    last = words.splitlines()[-1] if words else ""
+    reason = f"Its worker died ({how}); it starts again in {delay:.0f} s." + (f" Last words: {last}" if last else "")
+    set_state(tx, row, "WAITING", reason=reason, not_before_mono=tx.mono + delay, **values)
+
+
+def _how(effect: JobReleased) -> str:
+    if effect.exit_code is None:
+        return "unseen"
+    return f"signal {-effect.exit_code}" if effect.exit_code < 0 else f"exit code {effect.exit_code}"
+
+
+def _changed(tx: Transaction, job_id: str, session_id: str, state: str) -> None:
+    tx.changed_jobs[job_id] = f"job_{state.lower()}"
+    tx.unsettled[session_id] = None
+    tx.topics.add(f"session:{session_id}")
+    if state == "WAITING":
+        tx.placement_wanted = True

@@ -1,0 +1,44 @@
+"""The figures of the protocol, in one place."""
+
+# Nodes: seconds of silence.
+SUSPECT_SECONDS = 20.0  # display only
+LOST_SECONDS = 60.0  # its jobs may go on elsewhere; its slots wait for proof
+
+# Leases: seconds.
+PROOF_SECONDS = 60.0  # from the worker's end to the quarantine of a slot that is not proven free
+FINISH_SECONDS = 60.0  # from FinishJob to the kill of a worker that does not exit
+DRAIN_PREPROCESSING_SECONDS = 120.0
+DRAIN_RECONSTRUCTION_SECONDS = 180.0
+START_AGAIN_SECONDS = 5.0
+STOP_AGAIN_SECONDS = 10.0
+PROBE_AGAIN_SECONDS = 15.0
+PROBE_QUARANTINED_SECONDS = 30.0
+
+# Exposures.
+ATTEMPTS_MAX = 3
+RESOURCE_FAILURES_MAX = 2
+CRASH_BACKOFF_SECONDS = (10.0, 60.0)
+INFRA_BACKOFF_SECONDS = 10.0
+INFRA_ALARM = 20
+OLDEST_EVERY = 5  # of the claims while files arrive
+ARRIVING_SECONDS = 600.0
+CLAIM_MAX = 2
+
+# The breaker: when most of a session's last attempts failed, one exposure a minute is tried.
+OUTCOME_WINDOW = 20
+PROBE_SECONDS = 60.0
+
+# Jobs.
+FAILURES_IN_ROW_MAX = 5
+RESTART_BACKOFF_SECONDS = (1.0, 5.0, 15.0, 30.0)
+REFUSED_BACKOFF_SECONDS = 5.0
+
+# Disk.
+DISK_FLOOR_BYTES = 2 * 1024**3
+DISK_EXPOSURES = 2
+
+# Text.
+REASON_MAX_CHARACTERS = 2000
+REQUESTS_KEPT = 200_000
+CHECKPOINTS_KEPT = 3
+CLASS_AVERAGES_KEPT = 2

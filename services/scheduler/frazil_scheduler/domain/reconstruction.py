@@ -1,0 +1,121 @@
+"""What streaming jobs leave behind: checkpoints to resume from and published class averages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import RowMapping, delete, insert, select, update
+
+from frazil.api.reconstruction.v1 import reconstruction_pb2
+from frazil.api.worker.v1 import worker_pb2
+from frazil.model.errors import ErrorKind, FrazilError
+from frazil_scheduler.domain import jobs, limits
+from frazil_scheduler.ledger import records, tables
+from frazil_scheduler.ledger.transaction import Transaction
+
+_checkpoint = tables.checkpoint.c
+_averages = tables.class_averages.c
+_session = tables.session.c
+
+
+def checkpoints(tx: Transaction, job_id: str) -> Sequence[RowMapping]:
+    """Return a job's checkpoints, newest first."""
+    return tx.all(select(tables.checkpoint).where(_checkpoint.job_id == job_id).order_by(_checkpoint.number.desc()))
+
+
+def commit_checkpoint(
+    tx: Transaction, job: RowMapping, checkpoint: worker_pb2.Checkpoint
+) -> worker_pb2.CommitCheckpointResponse:
+    """Make a checkpoint the one to resume from; the last three are kept.
+
+    Raises FrazilError CHECKPOINT_OUT_OF_ORDER when its number does not grow or its cursor goes back.
+    """
+    _check_path(checkpoint.path)
+    known = checkpoints(tx, job["job_id"])
+    if known and (checkpoint.number <= known[0]["number"] or checkpoint.cursor_sequence < known[0]["cursor_sequence"]):
+        raise FrazilError(
+            "CHECKPOINT_OUT_OF_ORDER",
+            f"Checkpoint {checkpoint.number} at block {checkpoint.cursor_sequence} does not follow checkpoint "
+            f"{known[0]['number']} at block {known[0]['cursor_sequence']}.",
+            kind=ErrorKind.CONFLICT,
+        )
+    tx.run(
+        insert(tables.checkpoint).values(
+            job_id=job["job_id"],
+            number=checkpoint.number,
+            epoch=job["epoch"],
+            cursor_sequence=checkpoint.cursor_sequence,
+            path=checkpoint.path,
+            sha256=checkpoint.sha256,
+        )
+    )
+    expired = known[limits.CHECKPOINTS_KEPT - 1 :]
+    for row in expired:
+        one = (_checkpoint.job_id == job["job_id"]) & (_checkpoint.number == row["number"])
+        tx.run(delete(tables.checkpoint).where(one))
+    jobs.note_progress(tx, job)
+    kept = {checkpoint.path, *(row["path"] for row in known[: limits.CHECKPOINTS_KEPT - 1])}
+    return worker_pb2.CommitCheckpointResponse(expired_paths=[row["path"] for row in expired if row["path"] not in kept])
+
+
+def publish(
+    tx: Transaction, job: RowMapping, averages: reconstruction_pb2.ClassAverages
+) -> worker_pb2.PublishClassAveragesResponse:
+    """Publish class averages under the next revision; the last two revisions are kept."""
+    for path in _paths(averages):
+        _check_path(path)
+    session_id = job["session_id"]
+    revision: int = tx.scalar(select(_session.class_revision).where(_session.session_id == session_id)) + 1
+    averages.session_id, averages.job_id, averages.revision = session_id, job["job_id"], revision
+    averages.publish_time.FromNanoseconds(tx.wall_ns)
+    tx.run(insert(tables.class_averages).values(session_id=session_id, revision=revision, body=averages.SerializeToString()))
+    values = {"class_revision": revision, "particles_classified": averages.particle_count, "changes": _session.changes + 1}
+    tx.run(update(tables.session).where(_session.session_id == session_id).values(**values))
+    tx.emit("class_averages_published", session_id, class_averages=averages)
+    jobs.note_progress(tx, job)
+    return worker_pb2.PublishClassAveragesResponse(revision=revision, expired_paths=_expire(tx, session_id))
+
+
+def newest_averages(tx: Transaction, session_id: str) -> reconstruction_pb2.ClassAverages | None:
+    """Return the newest published class averages of a session."""
+    rows = _revisions(tx, session_id)
+    return reconstruction_pb2.ClassAverages.FromString(rows[0]["body"]) if rows else None
+
+
+def attach(tx: Transaction, job: RowMapping, session: RowMapping) -> worker_pb2.AttachResponse:
+    """Return what a worker is to do."""
+    return worker_pb2.AttachResponse(
+        job_id=job["job_id"],
+        job_type=job["job_type"],
+        session=records.session_record(session),
+        checkpoints=[records.checkpoint_record(row) for row in checkpoints(tx, job["job_id"])],
+    )
+
+
+def _expire(tx: Transaction, session_id: str) -> list[str]:
+    rows = _revisions(tx, session_id)
+    kept = {path for row in rows[: limits.CLASS_AVERAGES_KEPT] for path in _paths(_parse(row))}
+    expired: list[str] = []
+    for row in rows[limits.CLASS_AVERAGES_KEPT :]:
+        expired += [path for path in _paths(_parse(row)) if path and path not in kept]
+        one = (_averages.session_id == session_id) & (_averages.revision == row["revision"])
+        tx.run(delete(tables.class_averages).where(one))
+    return expired
+
+
+def _revisions(tx: Transaction, session_id: str) -> Sequence[RowMapping]:
+    return tx.all(select(tables.class_averages).where(_averages.session_id == session_id).order_by(_averages.revision.desc()))
+
+
+def _parse(row: RowMapping) -> reconstruction_pb2.ClassAverages:
+    return reconstruction_pb2.ClassAverages.FromString(row["body"])
+
+
+def _paths(averages: reconstruction_pb2.ClassAverages) -> tuple[str, ...]:
+    return (averages.averages, averages.sheet, averages.assignments)
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path that could lead out of the session's folder: workers delete the paths they are told have expired."""
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise FrazilError("PATH_INVALID", f"{path!r} must be relative to the session's folder, without '..'.")

@@ -1,0 +1,153 @@
+"""What a session's parameters must be; each fault is one sentence that says what to do."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Container, Iterable
+from pathlib import Path
+
+from frazil.api.session.v1 import session_pb2
+from frazil.model.errors import FrazilError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+GAIN_FLIPS = ("none", "x", "y")
+UNTIL = ("", "preprocess", "class2d")
+WORKERS_MAX = 256
+
+
+def fill_defaults(parameters: session_pb2.SessionParameters, compute: session_pb2.ComputeResources) -> None:
+    """Write out what an empty value means, so that every reader sees the same."""
+    parameters.gain_flip = parameters.gain_flip or "none"
+    compute.preprocessing_lane = compute.preprocessing_lane or "default"
+    compute.reconstruction_lane = compute.reconstruction_lane or "default"
+    compute.preprocessing_workers = compute.preprocessing_workers or 1
+
+
+def check_name(name: str) -> None:
+    """Raise FrazilError when a session cannot have this name."""
+    if not _NAME.fullmatch(name):
+        _fail(
+            "NAME_INVALID",
+            f"The session's name {name!r} must be 1 to 63 letters, digits, dots, hyphens or underscores, and start with a "
+            "letter or digit.",
+        )
+
+
+def check_parameters(parameters: session_pb2.SessionParameters) -> None:
+    """Raise FrazilError for the first value that is out of its range. Nothing is read from disk."""
+    for name, low, high, unit in _RANGES:
+        if parameters.HasField(name):  # type: ignore[arg-type]
+            _require_range(name, getattr(parameters, name), low, high, unit)
+    _check_diameter(parameters)
+    if parameters.gain_flip not in ("", *GAIN_FLIPS):
+        _fail("GAIN_FLIP_INVALID", f"gain_flip is {parameters.gain_flip!r}; it must be one of {', '.join(GAIN_FLIPS)}.")
+    if parameters.gain_rotate not in range(4):
+        _fail("GAIN_ROTATE_INVALID", f"gain_rotate is {parameters.gain_rotate}; it counts quarter turns, 0 to 3.")
+    if parameters.until not in UNTIL:
+        _fail("UNTIL_INVALID", f"until is {parameters.until!r}; it must be preprocess, class2d or empty.")
+    _check_boxes(parameters)
+    if parameters.class_count and not 2 <= parameters.class_count <= 1000:
+        _fail("CLASS_COUNT_INVALID", f"class_count is {parameters.class_count}; it must be 2 to 1000, or 0 for the default.")
+    if parameters.class_max_resolution_angstrom:
+        _require_range("class_max_resolution_angstrom", parameters.class_max_resolution_angstrom, 1, 100, "Å")
+    glob = parameters.movie_glob
+    if glob.startswith("/") or ".." in glob.split("/") or "\0" in glob:
+        _fail("MOVIE_GLOB_INVALID", f"movie_glob {glob!r} must be relative to the movie folder, without '..'.")
+
+
+def check_compute(compute: session_pb2.ComputeResources, lanes: Container[str], lane_names: Iterable[str]) -> None:
+    """Raise FrazilError for an unknown lane or an impossible number of workers."""
+    for lane in (compute.preprocessing_lane or "default", compute.reconstruction_lane or "default"):
+        if lane not in lanes:
+            _fail("LANE_UNKNOWN", f"There is no lane {lane!r}; known are {', '.join(lane_names)}.")
+    if not 0 <= compute.preprocessing_workers <= WORKERS_MAX:
+        _fail(
+            "WORKERS_INVALID",
+            f"preprocessing_workers is {compute.preprocessing_workers}; it must be 1 to {WORKERS_MAX}, or 0 for 1.",
+        )
+
+
+def check_paths(parameters: session_pb2.SessionParameters, session_folder: Path) -> None:
+    """Raise FrazilError for the first path that cannot be used. Reads the file system, writes nothing."""
+    movies = _absolute("movie folder", "movie_folder", parameters.movie_folder)
+    _require_folder("movie folder", movies)
+    if parameters.metadata_folder:
+        _require_folder("metadata folder", _absolute("metadata folder", "metadata_folder", parameters.metadata_folder))
+    if parameters.gain_path:
+        _require_file("gain reference", _absolute("gain reference", "gain_path", parameters.gain_path))
+    if parameters.defects_path:
+        _require_file("defect file", _absolute("defect file", "defects_path", parameters.defects_path))
+    if session_folder.resolve().is_relative_to(movies.resolve()):
+        _fail(
+            "SESSION_INSIDE_MOVIES",
+            f"The session would write into {session_folder}, which is inside the movie folder {movies}; nothing is ever "
+            "written there: give the scheduler another data_dir.",
+        )
+
+
+_RANGES: tuple[tuple[str, float, float, str], ...] = (
+    ("pixel_size_angstrom", 0.1, 20.0, "Å"),
+    ("voltage_kv", 40.0, 1000.0, "kV"),
+    ("spherical_aberration_mm", 0.0, 20.0, "mm"),
+    ("amplitude_contrast", 0.0, 1.0, ""),
+    ("dose_per_frame_e_per_angstrom2", 0.0, 1000.0, "e/Å²"),
+)
+
+
+def _check_diameter(parameters: session_pb2.SessionParameters) -> None:
+    smallest, largest = parameters.particle_diameter_angstrom, parameters.particle_diameter_max_angstrom
+    if not smallest > 0:
+        _fail("DIAMETER_MISSING", "Give the particle diameter in Å (particle_diameter_angstrom), e.g. 140.")
+    _require_range("particle_diameter_angstrom", smallest, 10, 5000, "Å")
+    if largest and not smallest <= largest <= 5000:
+        _fail("DIAMETER_INVALID", f"particle_diameter_max_angstrom is {largest:g} Å; it must lie between the smallest, "
+              f"{smallest:g} Å, and 5000 Å.")  # fmt: skip
+
+
+def _check_boxes(parameters: session_pb2.SessionParameters) -> None:
+    for name in ("box_size_px", "output_box_px"):
+        box = getattr(parameters, name)
+        if box and (box < 16 or box > 4096 or box % 2):
+            _fail("BOX_INVALID", f"{name} is {box} px; it must be even, 16 to 4096, or 0 to be advised.")
+    if parameters.box_size_px and parameters.output_box_px > parameters.box_size_px:
+        _fail(
+            "BOX_INVALID",
+            f"output_box_px ({parameters.output_box_px}) is larger than box_size_px ({parameters.box_size_px}); boxes are "
+            "only made smaller.",
+        )
+
+
+def _require_range(name: str, value: float, low: float, high: float, unit: str) -> None:
+    if not low <= value <= high:  # not a number fails too
+        _fail(
+            "OUT_OF_RANGE", f"{name} is {value:g} {unit}".rstrip() + f"; it must be {low:g} to {high:g} {unit}".rstrip() + "."
+        )
+
+
+def _absolute(what: str, name: str, text: str) -> Path:
+    if not text:
+        _fail("PATH_MISSING", f"Give the {what} ({name}) as an absolute path.")
+    if not text.startswith("/") or "\0" in text:
+        _fail("PATH_NOT_ABSOLUTE", f"The {what} {text!r} must be an absolute path.")
+    return Path(text)
+
+
+def _require_folder(what: str, path: Path) -> None:
+    if not path.is_dir():
+        reason = "is not a folder" if path.exists() else "does not exist, or the scheduler cannot see it"
+        _fail("PATH_UNUSABLE", f"The {what} {path} {reason}.")
+    if not os.access(path, os.R_OK | os.X_OK):
+        _fail("PATH_UNUSABLE", f"The {what} {path} cannot be read by the scheduler; change its permissions.")
+
+
+def _require_file(what: str, path: Path) -> None:
+    if not path.is_file():
+        reason = "is not a file" if path.exists() else "does not exist, or the scheduler cannot see it"
+        _fail("PATH_UNUSABLE", f"The {what} {path} {reason}.")
+    if not os.access(path, os.R_OK):
+        _fail("PATH_UNUSABLE", f"The {what} {path} cannot be read by the scheduler; change its permissions.")
+
+
+def _fail(reason: str, sentence: str) -> None:
+    raise FrazilError(reason, sentence)

@@ -1,0 +1,141 @@
+"""What a worker asks under its lease; a stale epoch is refused before anything else."""
+
+from __future__ import annotations
+
+from sqlalchemy import update
+
+from frazil import jobs as declarations
+from frazil.api.worker.v1 import worker_pb2
+from frazil_scheduler import lease as machine
+from frazil_scheduler.domain import attempts, blocks, jobs, leases, limits, reconstruction, sessions
+from frazil_scheduler.ledger import records, tables
+from frazil_scheduler.ledger.transaction import Transaction
+
+_lease = tables.lease.c
+
+
+def attach(tx: Transaction, request: worker_pb2.AttachRequest) -> worker_pb2.AttachResponse:
+    """Tell a worker what it is to do."""
+    _, job = leases.current(tx, request.lease)
+    return reconstruction.attach(tx, job, sessions.require(tx, job["session_id"]))
+
+
+def should_stop(tx: Transaction, token: worker_pb2.LeaseToken) -> bool:
+    """Tell a worker whether to stop."""
+    lease, _ = leases.current(tx, token)
+    return bool(lease["state"] == "RELEASING")
+
+
+def keep_progress(tx: Transaction, request: worker_pb2.HeartbeatRequest) -> None:
+    """Keep the worker's sentence for people."""
+    _, job = leases.current(tx, request.lease)
+    jobs.set_progress(tx, job, request.progress[: limits.REASON_MAX_CHARACTERS])
+
+
+def claim(
+    tx: Transaction, request: worker_pb2.ClaimExposuresRequest
+) -> tuple[worker_pb2.ClaimExposuresResponse, str, float | None]:
+    """Take exposures; also return the session's identity and after how long it is worth asking again without news."""
+    lease, job = leases.current(tx, request.lease)
+    session = sessions.require(tx, job["session_id"])
+
+    def take() -> worker_pb2.ClaimExposuresResponse:
+        if lease["state"] == "RELEASING" or session["state"] not in ("RUNNING", "COMPLETING"):
+            return worker_pb2.ClaimExposuresResponse(stop=True)
+        claims = attempts.claim(tx, session, lease, request.max_count)
+        return worker_pb2.ClaimExposuresResponse(claims=claims, drained=not claims and sessions.is_drained(tx, session))
+
+    if request.request_id:
+        reply = tx.once(request, worker_pb2.ClaimExposuresResponse, take, keep=lambda reply: bool(reply.claims))
+    else:
+        reply = take()
+    return reply, session["session_id"], attempts.seconds_until_ready(tx, session)
+
+
+def commit(tx: Transaction, request: worker_pb2.CommitExposureRequest) -> worker_pb2.CommitExposureResponse:
+    """Make an attempt's result count, exactly once."""
+
+    def body() -> worker_pb2.CommitExposureResponse:
+        lease, job = leases.current(tx, request.lease)
+        reply = attempts.commit(tx, lease, worker_pb2.CommitExposureRequest.FromString(request.SerializeToString()))
+        jobs.note_progress(tx, job)
+        return reply
+
+    return tx.once(request, worker_pb2.CommitExposureResponse, body)
+
+
+def fail(tx: Transaction, request: worker_pb2.FailExposureRequest) -> worker_pb2.FailExposureResponse:
+    """End an attempt without a result."""
+
+    def body() -> worker_pb2.FailExposureResponse:
+        lease, job = leases.current(tx, request.lease)
+        if attempts.fail(tx, lease, request):
+            jobs.note_progress(tx, job)
+        return worker_pb2.FailExposureResponse()
+
+    return tx.once(request, worker_pb2.FailExposureResponse, body)
+
+
+def read_blocks(
+    tx: Transaction, request: worker_pb2.ReadParticleBlocksRequest
+) -> tuple[worker_pb2.ReadParticleBlocksResponse, str]:
+    """Return particle blocks after the cursor, and the session's identity."""
+    lease, job = leases.current(tx, request.lease)
+    session = sessions.require(tx, job["session_id"])
+    rows = blocks.read(tx, session["session_id"], request.after_sequence, min(request.max_count or 100, 1000))
+    last = rows[-1]["sequence"] if rows else request.after_sequence
+    reply = worker_pb2.ReadParticleBlocksResponse(
+        blocks=[records.block_record(row) for row in rows],
+        end_of_input=last >= session["block_sequence"] and sessions.is_drained(tx, session),
+        stop=lease["state"] == "RELEASING",
+    )
+    return reply, session["session_id"]
+
+
+def commit_checkpoint(tx: Transaction, request: worker_pb2.CommitCheckpointRequest) -> worker_pb2.CommitCheckpointResponse:
+    """Make a checkpoint the one to resume from."""
+
+    def body() -> worker_pb2.CommitCheckpointResponse:
+        _, job = leases.current(tx, request.lease)
+        return reconstruction.commit_checkpoint(tx, job, request.checkpoint)
+
+    return tx.once(request, worker_pb2.CommitCheckpointResponse, body)
+
+
+def publish(tx: Transaction, request: worker_pb2.PublishClassAveragesRequest) -> worker_pb2.PublishClassAveragesResponse:
+    """Publish class averages."""
+
+    def body() -> worker_pb2.PublishClassAveragesResponse:
+        _, job = leases.current(tx, request.lease)
+        copy = worker_pb2.PublishClassAveragesRequest.FromString(request.SerializeToString())
+        return reconstruction.publish(tx, job, copy.class_averages)
+
+    return tx.once(request, worker_pb2.PublishClassAveragesResponse, body)
+
+
+def finish(tx: Transaction, request: worker_pb2.FinishJobRequest) -> worker_pb2.FinishJobResponse:
+    """End a job: it has finished, or cannot go on. A streaming job whose input goes on is put back into the queue."""
+
+    def body() -> worker_pb2.FinishJobResponse:
+        lease, job = leases.current(tx, request.lease)
+        if job["state"] in jobs.TERMINAL:
+            return worker_pb2.FinishJobResponse()
+        session = sessions.require(tx, job["session_id"])
+        failure = request.failure.strip()[: limits.REASON_MAX_CHARACTERS]
+        if failure:
+            jobs.set_state(tx, job, "FAILED", reason=failure)
+            title = declarations.load(job["job_type"]).title
+            tx.notice("error", f"{title} has failed: {failure}", session["session_id"])
+        elif job["state"] == "STOPPING":
+            return worker_pb2.FinishJobResponse()  # it was stopped: it goes where the stop leads
+        elif job["indefinite"] and not sessions.is_drained(tx, session):
+            jobs.set_state(tx, job, "STOPPING", stop_to="WAITING")
+            leases.ask_stop(tx, job, machine.Stop.DRAIN, limits.FINISH_SECONDS)
+            return worker_pb2.FinishJobResponse()
+        else:
+            jobs.set_state(tx, job, "DONE", reason="")
+        kill_after = {"stop_mono": tx.mono + limits.FINISH_SECONDS}
+        tx.run(update(tables.lease).where(_lease.lease_id == lease["lease_id"]).values(**kill_after))
+        return worker_pb2.FinishJobResponse()
+
+    return tx.once(request, worker_pb2.FinishJobResponse, body)

@@ -1,0 +1,97 @@
+"""One transaction on the ledger: reading, writing, events, and what must be told to whom after the commit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from sqlalchemy import Connection, Executable, RowMapping, func, insert, select
+
+from frazil.api.event.v1 import event_pb2
+from frazil.model.errors import FrazilError
+from frazil_scheduler.ledger import tables
+
+Reply = TypeVar("Reply", bound=Message)
+
+
+@dataclass(slots=True)
+class Transaction:
+    """Everything a domain function may touch; all of it becomes real at once, or none."""
+
+    connection: Connection
+    term: int
+    mono: float  # seconds of the scheduler's own clock
+    wall_ns: int
+    token: Callable[[], str]
+    events: list[event_pb2.Event] = field(default_factory=list)
+    topics: set[str] = field(default_factory=set)  # who is to be woken after the commit
+    placement_wanted: bool = False  # slots or waiting jobs have changed
+    unsettled: dict[str, None] = field(default_factory=dict)  # sessions whose jobs, leases or queue have changed
+    changed_sessions: dict[str, str] = field(default_factory=dict)  # id to kind of event; told once, at the end
+    changed_jobs: dict[str, str] = field(default_factory=dict)
+    changed_nodes: dict[str, str] = field(default_factory=dict)
+    _sequence: int | None = None
+
+    def one(self, statement: Executable) -> RowMapping | None:
+        """Return the first row, or None."""
+        return self.connection.execute(statement).mappings().first()
+
+    def all(self, statement: Executable) -> Sequence[RowMapping]:
+        """Return every row."""
+        return self.connection.execute(statement).mappings().all()
+
+    def scalar(self, statement: Executable) -> Any:
+        """Return the first column of the first row, or None."""
+        return self.connection.execute(statement).scalar()
+
+    def run(self, statement: Executable) -> None:
+        """Write."""
+        self.connection.execute(statement)
+
+    def emit(self, kind: str, session_id: str = "", **body: Message) -> None:
+        """Append an event with the next sequence number; it counts only if the transaction does."""
+        if self._sequence is None:
+            self._sequence = self.scalar(select(func.max(tables.event.c.sequence))) or 0
+        self._sequence += 1
+        event = event_pb2.Event(sequence=self._sequence, session_id=session_id, kind=kind, **body)  # type: ignore[arg-type]
+        event.time.FromNanoseconds(self.wall_ns)
+        self.run(insert(tables.event).values(sequence=self._sequence, session_id=session_id, body=event.SerializeToString()))
+        self.events.append(event)
+        self.topics.add("events")
+
+    def notice(self, level: str, sentence: str, session_id: str = "") -> None:
+        """Append a sentence for the operator."""
+        self.emit("notice", session_id, notice=event_pb2.Notice(level=level, sentence=sentence))
+
+    def once(
+        self,
+        request: Message,
+        reply_type: type[Reply],
+        body: Callable[[], Reply],
+        *,
+        keep: Callable[[Reply], bool] = lambda _: True,
+    ) -> Reply:
+        """Do `body` at most once per request id; a repeat returns the stored reply. A reply that `keep` denies is not stored.
+
+        Raises FrazilError REQUEST_ID_MISSING, or REQUEST_ID_REUSED when the id came before with other content.
+        """
+        request_id: str = request.request_id  # type: ignore[attr-defined]
+        if not request_id:
+            raise FrazilError("REQUEST_ID_MISSING", "Set request_id to a fresh unique text, and keep it over retries.")
+        method = request.DESCRIPTOR.full_name
+        digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+        known = self.one(select(tables.request).where(tables.request.c.request_id == request_id))
+        if known is not None:
+            if (known["method"], known["digest"]) != (method, digest):
+                raise FrazilError(
+                    "REQUEST_ID_REUSED", f"request_id {request_id!r} came before with another request; use a fresh one."
+                )
+            return reply_type.FromString(known["reply"])
+        reply = body()
+        if keep(reply):
+            row = {"request_id": request_id, "method": method, "digest": digest, "reply": reply.SerializeToString()}
+            self.run(insert(tables.request).values(**row))
+        return reply

@@ -1,0 +1,136 @@
+"""Who gets which slot, and why the others wait: a pure function of the waiting jobs and the slots.
+
+One global order: jobs are served by their sequence, each gets the smallest free slot of its lane that is large enough.
+So a job overtakes an earlier one only on a slot the earlier one could not use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """The kinds of slot."""
+
+    GPU = "GPU"
+    CPU = "CPU"
+
+
+class Reason(Enum):
+    """Why a job waits."""
+
+    NO_NODE = "NO_NODE"  # nobody has dialled in who could run it
+    LANE_TOO_SMALL = "LANE_TOO_SMALL"  # no slot of the lane is large enough: it waits for ever
+    LANE_QUARANTINED = "LANE_QUARANTINED"  # the slots it could use are out of service
+    LANE_HELD = "LANE_HELD"  # all are held until somebody pauses a session
+    LANE_BUSY = "LANE_BUSY"  # a slot will become free by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingJob:
+    """A job in the queue."""
+
+    job_id: str
+    sequence: int
+    lane: str
+    program: str
+    gpu_memory_min_mib: int
+    cpu_memory_min_mib: int
+    indefinite: bool  # it will hold its slot until its session is paused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds a slot."""
+
+    job_id: str
+    indefinite: bool  # until its session is paused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A slot as one node offers it; agents in two containers of one machine may offer the same slot."""
+
+    slot_key: str
+    node_id: str
+    kind: Kind
+    memory_mib: int
+    programs: frozenset[str]  # that its node can start
+    ready: bool = True  # its node has dialled in and answers
+    quarantined: bool = False
+    holder: Holder | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A job gets a slot."""
+
+    job: WaitingJob
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What follows: every waiting job is either granted or blocked."""
+
+    grants: tuple[Grant, ...]
+    blocked: Mapping[str, Reason]  # by job id
+
+
+def usable(job: WaitingJob, slot: Slot) -> bool:
+    """Tell whether a slot of the job's lane is large enough and its node can start the job's program."""
+    minimum = job.gpu_memory_min_mib if slot.kind is Kind.GPU else job.cpu_memory_min_mib
+    return job.program in slot.programs and slot.memory_mib >= minimum
+
+
+def free(slot: Slot) -> bool:
+    """Tell whether a slot can be granted now."""
+    return slot.ready and not slot.quarantined and slot.holder is None
+
+
+def schedule(waiting: Iterable[WaitingJob], lanes: Mapping[str, Sequence[Slot]]) -> Placement:
+    """Grant free slots to waiting jobs; `lanes` holds the slots of each lane, and a slot may be in several."""
+    in_order = {name: sorted(slots, key=_preference) for name, slots in lanes.items()}
+    taken: dict[str, WaitingJob] = {}
+    grants: list[Grant] = []
+    waiting = sorted(waiting, key=lambda job: job.sequence)
+    for job in waiting:
+        for slot in in_order.get(job.lane, ()):
+            if slot.slot_key not in taken and free(slot) and usable(job, slot):
+                taken[slot.slot_key] = job
+                grants.append(Grant(job, slot))
+                break
+    granted = {grant.job.job_id for grant in grants}
+    blocked = {job.job_id: explain(job, in_order.get(job.lane, ()), taken) for job in waiting if job.job_id not in granted}
+    return Placement(tuple(grants), blocked)
+
+
+def explain(job: WaitingJob, slots: Sequence[Slot], taken: Mapping[str, WaitingJob] | None = None) -> Reason:
+    """Say why a job waits for a slot of its lane; `taken` are slots just granted to others."""
+    taken = taken or {}
+    offered = [slot for slot in slots if job.program in slot.programs]
+    large_enough = [slot for slot in offered if usable(job, slot)]
+    if not any(slot.ready for slot in offered):
+        return Reason.NO_NODE
+    if not large_enough:
+        return Reason.LANE_TOO_SMALL
+    present = [slot for slot in large_enough if slot.ready]
+    if not present:
+        return Reason.NO_NODE
+    in_service = [slot for slot in present if not slot.quarantined]
+    if not in_service:
+        return Reason.LANE_QUARANTINED
+    return Reason.LANE_HELD if all(_held_for_long(slot, taken) for slot in in_service) else Reason.LANE_BUSY
+
+
+def _held_for_long(slot: Slot, taken: Mapping[str, WaitingJob]) -> bool:
+    if slot.slot_key in taken:
+        return taken[slot.slot_key].indefinite
+    return slot.holder is not None and slot.holder.indefinite
+
+
+def _preference(slot: Slot) -> tuple[bool, int, str, str]:
+    """Order slots: GPUs before processors, small before large, then by name."""
+    return (slot.kind is not Kind.GPU, slot.memory_mib, slot.slot_key, slot.node_id)
