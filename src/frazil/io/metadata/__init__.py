@@ -5,6 +5,7 @@ The folder is the registry: a module here that is not private offers `NAME`, `co
 
 from __future__ import annotations
 
+import errno
 import importlib
 import pkgutil
 from functools import cache
@@ -53,6 +54,16 @@ def find_companion(
     for folder in candidate_folders(movie, metadata_root, movie_root):
         for metadata_format in formats():
             for name in metadata_format.companion_names(movie.name):
-                if (folder / name).is_file():
+                if _is_file(folder / name):
                     return metadata_format, folder / name
     return None
+
+
+def _is_file(path: Path) -> bool:
+    """Say whether a file is there; a movie's name may be so long that no file can have that of its companion."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
