@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = read_section(AgentSettings, "agent", flags=vars(options), toml=toml)
         address = scheduler_address(options.scheduler, toml=toml)
         node_id = settings.node_id or platform.node()
-        locks = LockFolder(settings.lock_dir or _default_lock_folder())
+        locks = LockFolder(settings.lock_dir or default_lock_folder())
         with locks.take_agent_lock(node_id):
             asyncio.run(_serve(_build(settings, address, node_id, locks), address, settings.drain_seconds))
     except FrazilError as error:
@@ -171,7 +171,7 @@ async def _reap_for_ever(control: Control) -> None:
         reap_orphans(worker.pid for worker in control.workers)
 
 
-def _default_lock_folder() -> Path:
+def default_lock_folder() -> Path:
     """Return the host's folder where it may be used, else one of this user's (machines without containers or root)."""
     for folder in (_SYSTEM_LOCKS, Path(tempfile.gettempdir()) / f"frazil-{os.getuid()}" / "slots"):
         try:

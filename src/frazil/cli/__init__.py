@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `frazil … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 the last edge: a person gets a sentence, never a traceback
+    except Exception as error:  # the last edge: a person gets a sentence, never a traceback
         if os.environ.get("FRAZIL_DEBUG"):
             raise
         name = type(error).__name__

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -61,11 +62,14 @@ class Supervisor:
         data_dir: Path,
         say: Callable[[str], None],
         *,
+        prepare: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`prepare` is called once the data folder is ours and free of leftovers, before anything starts."""
         self.data_dir = data_dir.resolve()
         self._children = [_Child(service) for service in services]
         self._say = say
+        self._prepare = prepare
         self._clock = clock
         self._notes = self.data_dir / "run"
         self._stopping = threading.Event()
@@ -77,6 +81,7 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             stack.enter_context(lock_data_dir(self.data_dir))
             self._stop_leftovers()
+            self._prepare()
             stack.callback(self._stop_all)
             for child in self._children:
                 self._start(child)
@@ -165,13 +170,14 @@ class Supervisor:
 
     # -------------------------------------------------------------------------------------------------------- stopping
     def _stop_all(self) -> None:
-        self._stopping.set()
-        if self._watcher is not None:
-            self._watcher.join()
-        for child in reversed(self._children):
-            self._stop(child)
-        left = processes.find_marked(MARK, str(self.data_dir))  # workers whose agent was killed
-        processes.stop_processes(left, deadline_seconds=10.0)
+        with undisturbed():
+            self._stopping.set()
+            if self._watcher is not None:
+                self._watcher.join()
+            for child in reversed(self._children):
+                self._stop(child)
+            left = processes.find_marked(MARK, str(self.data_dir))  # workers whose agent was killed
+            processes.stop_processes(left, deadline_seconds=10.0)
 
     def _stop(self, child: _Child) -> None:
         if child.process is None:
@@ -219,6 +225,36 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold off Ctrl-C and SIGTERM while things are stopped in order; they are being stopped already."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the block as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def restart_delay_seconds(crashes: int) -> float:

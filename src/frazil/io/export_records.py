@@ -7,17 +7,18 @@ import io
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from statistics import median
 from typing import Any
 
-import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from frazil import __version__
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult, MovieFile, MovieMetadata
 from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
-from frazil.api.session.v1.session_pb2 import Session, SessionCounts
+from frazil.api.session.v1.session_pb2 import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +65,14 @@ def session_record(snapshot: SessionSnapshot) -> dict[str, Any]:
         "state": Session.State.Name(session.state).removeprefix("STATE_").lower(),
         "state_reason": session.state_reason,
         "labels": dict(session.labels),
-        "parameters": _plain(session.parameters),
-        "compute": _plain(session.compute),
-        "counts": {one.name: getattr(session.counts, one.name) for one in SessionCounts.DESCRIPTOR.fields},
-        "versions": {"frazil": __version__, "python": platform.python_version(), "numpy": np.__version__},
+        "parameters": plain(session.parameters),
+        "compute": plain(session.compute),
+        "counts": plain(session.counts),
+        "versions": {"frazil": __version__, "python": platform.python_version(), "numpy": version("numpy")},
         "devices": list(snapshot.devices),
         "stage_seconds": stage_seconds(snapshot.exposures),
         "failures": {one.file.relative_path: one.failure for one in snapshot.exposures if one.failure},
-        "classes": None if snapshot.classes is None else _plain(snapshot.classes),
+        "classes": None if snapshot.classes is None else plain(snapshot.classes),
     }
 
 
@@ -89,7 +90,7 @@ def stage_seconds(exposures: Sequence[Exposure]) -> dict[str, dict[str, float]]:
 
 def _scalar_names(message: type[Message]) -> list[str]:
     """Return the names of a message's fields that fit in one cell."""
-    return [one.name for one in message.DESCRIPTOR.fields if one.message_type is None and one.label != one.LABEL_REPEATED]
+    return [one.name for one in message.DESCRIPTOR.fields if one.message_type is None and not one.is_repeated]
 
 
 def _cell(message: Message, name: str) -> Any:
@@ -100,16 +101,31 @@ def _cell(message: Message, name: str) -> Any:
     return getattr(message, name)
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    """Return the fields that are set under their own names; unlike protobuf's JSON, 64-bit numbers stay numbers."""
+def plain(message: Message) -> dict[str, Any]:
+    """Return a message as plain values under its own field names: states as lower-case words, times as text.
+
+    Fields that may be unset are left out when they are; unlike protobuf's JSON, 64-bit numbers stay numbers.
+    """
     record: dict[str, Any] = {}
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is None:
-            record[descriptor.name] = value
-        elif isinstance(value, Timestamp):
-            record[descriptor.name] = value.ToJsonString()
-        elif isinstance(value, Message):
-            record[descriptor.name] = _plain(value)
+    for field in message.DESCRIPTOR.fields:
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            record[field.name] = {key: value[key] for key in sorted(value)}
+        elif field.is_repeated:
+            record[field.name] = [_plain_value(field, one) for one in value]
         else:
-            record[descriptor.name] = [_plain(one) for one in value]
+            record[field.name] = _plain_value(field, value)
     return record
+
+
+def _plain_value(field: FieldDescriptor, value: Any) -> Any:
+    if isinstance(value, Timestamp):
+        return value.ToJsonString()
+    if isinstance(value, Message):
+        return plain(value)
+    if field.enum_type is not None:
+        name = field.enum_type.values_by_number[value].name
+        return name.rpartition("STATE_")[2].rpartition("KIND_")[2].lower()
+    return value

@@ -1,0 +1,123 @@
+"""What can be known to be wrong before anything is started: each is one sentence."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.io.movies import MovieInfo, is_movie_name, read_info
+from frazil.model.errors import DiskFullError, ErrorKind, FrazilError, InputError
+
+FREE_BYTES_MIN = 2**30
+_SAMPLE = 6
+# The names that an export writes; the movies must not lie in one of them.
+_TREE = ("micrographs", "thumbnails", "motion", "picks", "particles", "class2d")
+_TABLES = ("micrographs.star", "particles.star", "exposures.csv", "session.json")
+
+
+def check_movie_folder(folder: Path) -> None:
+    """Raise FrazilError when the folder cannot be read."""
+    if not folder.exists():
+        raise FrazilError("FOLDER_MISSING", f"There is no folder {folder}: check the path.")
+    if not folder.is_dir():
+        raise FrazilError("FOLDER_NOT_A_FOLDER", f"{folder} is a file: give the folder that holds the movies.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise FrazilError("FOLDER_UNREADABLE", f"{folder} may not be read by this user: ask for read permission.")
+
+
+def check_output(output: Path, folder: Path, state_folder: Path) -> None:
+    """Raise FrazilError when results cannot go to `output` without harm."""
+    target, movies = output.resolve(), folder.resolve()
+    if target.is_relative_to(movies):
+        raise FrazilError(
+            "OUTPUT_IN_MOVIE_FOLDER",
+            f"The output {output} lies in the movie folder, which is never written to: choose a folder outside {folder}.",
+        )
+    if movies.is_relative_to(target) and movies.relative_to(target).parts[0] in (*_TREE, state_folder.name):
+        raise FrazilError(
+            "OUTPUT_IN_MOVIE_FOLDER", f"The results in {output} would mix with the movies in {folder}: choose another --output."
+        )
+    if output.exists() and not output.is_dir():
+        raise FrazilError("OUTPUT_NOT_A_FOLDER", f"The output {output} is a file: choose a folder.")
+    strange = [name for name in _TABLES if (output / name).exists()]
+    if strange and not state_folder.exists():
+        raise FrazilError(
+            "OUTPUT_NOT_OURS",
+            f"{output} already holds {strange[0]}, not made by this command: choose an empty or new folder.",
+        )
+    existing = next(parent for parent in (target, *target.parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FrazilError("OUTPUT_NOT_WRITABLE", f"This user may not write to {existing}: choose another --output.")
+    free = shutil.disk_usage(existing).free
+    if free < FREE_BYTES_MIN:
+        raise DiskFullError(
+            "DISK_NEARLY_FULL",
+            f"Only {free / 2**20:,.0f} MiB are free on the disk of {existing}: free some space or choose another --output.",
+            kind=ErrorKind.INVALID,
+        )
+
+
+def check_movies(folder: Path, parameters: SessionParameters, *, may_be_empty: bool) -> None:
+    """Look at a few movies: are there any, does the gain fit, is the pixel size known. Raises FrazilError."""
+    sample = list(itertools.islice(find_movies(folder, parameters.movie_glob), _SAMPLE))
+    if not sample and not may_be_empty:
+        which = f" that match {parameters.movie_glob!r}" if parameters.movie_glob else ""
+        raise FrazilError("NO_MOVIES", f"There are no movies in {folder}{which}: check the path, or add --watch to wait.")
+    check_camera(parameters, _usual_shape(sample))
+    if (
+        sample
+        and not parameters.HasField("pixel_size_angstrom")
+        and not any(_says_pixel_size(movie, folder, parameters) for movie in sample)
+    ):
+        raise FrazilError(
+            "PIXEL_SIZE_UNKNOWN", "No XML or mdoc file beside the movies tells the pixel size: give it with --pixel-size."
+        )
+
+
+def check_camera(parameters: SessionParameters, shape: tuple[int, int] | None) -> None:
+    """Raise FrazilError when the gain reference or the defect map cannot be read, or does not fit movies of `shape`."""
+    from frazil.io.gain_reference import Flip, read_defects, read_gain
+
+    for path, what in ((parameters.gain_path, "gain reference"), (parameters.defects_path, "defect file")):
+        if path and not Path(path).is_file():
+            raise FrazilError("CAMERA_FILE_MISSING", f"There is no {what} {path}: check the path.")
+    if parameters.gain_path:
+        flip = cast("Flip", parameters.gain_flip)
+        read_gain(parameters.gain_path, flip=flip, rotate=parameters.gain_rotate, expected_shape=shape)
+    if parameters.defects_path and shape is not None:
+        read_defects(parameters.defects_path, shape)
+
+
+def find_movies(folder: Path, glob: str) -> Iterator[Path]:
+    """Yield the files that look like movies, hidden ones left out."""
+    for path in folder.rglob("*") if not glob else folder.glob(glob):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and is_movie_name(path) and path.is_file():
+            yield path
+
+
+def _usual_shape(movies: list[Path]) -> tuple[int, int] | None:
+    """Return the (y, x) shape that most of these movies have; gain references among them have one frame."""
+    infos = [info for info in map(_info, movies) if info is not None and info.frame_count > 1]
+    shapes = Counter((info.height_px, info.width_px) for info in infos)
+    return shapes.most_common(1)[0][0] if shapes else None
+
+
+def _info(movie: Path) -> MovieInfo | None:
+    try:
+        return read_info(movie)
+    except (InputError, OSError):
+        return None  # ingest will say what is wrong with it
+
+
+def _says_pixel_size(movie: Path, folder: Path, parameters: SessionParameters) -> bool:
+    from frazil.io.metadata import read_metadata
+
+    found = read_metadata(movie, metadata_root=parameters.metadata_folder or None, movie_root=folder)
+    return found.pixel_size_angstrom is not None

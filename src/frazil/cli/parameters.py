@@ -1,0 +1,174 @@
+"""From flags to the parameters of a session, under the names that RELION and CryoSPARC users know.
+
+`takes_session_parameters` gives a command all of these flags; it gets what was said as its first argument, `given`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from frazil.model.errors import FrazilError
+
+if TYPE_CHECKING:
+    from frazil.api.session.v1.session_pb2 import SessionParameters
+
+Given: TypeAlias = Mapping[str, Any]
+
+
+class Until(StrEnum):
+    """The last stage to run."""
+
+    PREPROCESS = "preprocess"
+    CLASS2D = "class2d"
+
+
+class Flip(StrEnum):
+    """Flip of the gain reference, after its rotation."""
+
+    NONE = "none"
+    X = "x"
+    Y = "y"
+
+
+def _flag(name: str, help_text: str, panel: str, **more: Any) -> Any:
+    return typer.Option(name, help=help_text, rich_help_panel=panel, **more)
+
+
+_MOVIES, _OPTICS, _CAMERA, _PARTICLES = "Movies", "Optics (what the metadata say need not be said)", "Camera", "Particles"
+
+# name of the parameter: its flag, its default
+_FLAGS: dict[str, tuple[Any, Any]] = {
+    "particle_diameter": (
+        Annotated[float, _flag("--particle-diameter", "Å; the smallest, if they differ.", _PARTICLES)],
+        inspect.Parameter.empty,
+    ),
+    "particle_diameter_max": (Annotated[float, _flag("--particle-diameter-max", "Å; the largest.", _PARTICLES)], 0.0),
+    "box": (Annotated[int, _flag("--box", "Box cut from the micrograph, px (0: advised).", _PARTICLES)], 0),
+    "output_box": (Annotated[int, _flag("--output-box", "Box after Fourier cropping, px (0: advised).", _PARTICLES)], 0),
+    "classes": (Annotated[int, _flag("--classes", "Number of 2D classes.", _PARTICLES)], 50),
+    "class_max_resolution": (
+        Annotated[float, _flag("--class-max-resolution", "Finest resolution used in 2D, Å (0: default).", _PARTICLES)],
+        0.0,
+    ),
+    "pixel_size": (Annotated[float | None, _flag("--pixel-size", "Å per pixel of the movies.", _OPTICS)], None),
+    "voltage": (Annotated[float | None, _flag("--voltage", "kV.", _OPTICS)], None),
+    "cs": (Annotated[float | None, _flag("--cs", "Spherical aberration, mm.", _OPTICS)], None),
+    "amplitude_contrast": (Annotated[float | None, _flag("--amplitude-contrast", "0 to 1.", _OPTICS)], None),
+    "dose_per_frame": (Annotated[float | None, _flag("--dose-per-frame", "e/Å².", _OPTICS)], None),
+    "gain": (Annotated[Path | None, _flag("--gain", "Gain reference, MRC or TIFF.", _CAMERA)], None),
+    "gain_flip": (Annotated[Flip, _flag("--gain-flip", "Applied after the rotation.", _CAMERA)], Flip.NONE),
+    "gain_rotate": (
+        Annotated[int, _flag("--gain-rotate", "Times 90 degrees, counter-clockwise.", _CAMERA, min=0, max=3)],
+        0,
+    ),
+    "defects": (Annotated[Path | None, _flag("--defects", "Defect file or map.", _CAMERA)], None),
+    "movies": (Annotated[str, _flag("--movies", "Which files: a glob relative to the folder.", _MOVIES)], ""),
+    "metadata_folder": (Annotated[Path | None, _flag("--metadata-folder", "Where the XML or mdoc files are.", _MOVIES)], None),
+    "seed": (Annotated[int, typer.Option("--seed", help="Seed of every random choice.")], 1),
+    "until": (Annotated[Until | None, typer.Option("--until", help="Last stage to run (default: all).")], None),
+}
+
+
+def takes_session_parameters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command every flag of a session; the command's first parameter is `given`."""
+    own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "given"]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _FLAGS.items()
+    ]
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + shared
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> Any:
+        given = {name: values.pop(name) for name in _FLAGS}
+        return command(given, **values)
+
+    del wrapper.__dict__["__wrapped__"]  # typer must see the signature below, not the command's own
+    wrapper.__dict__["__signature__"] = inspect.Signature(parameters)
+    wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapper
+
+
+def session_parameters(folder: Path, given: Given) -> SessionParameters:
+    """Return the parameters that the flags say; raises FrazilError with one sentence for a value that cannot be."""
+    from frazil.api.session.v1.session_pb2 import SessionParameters
+
+    _check_numbers(given)
+    return SessionParameters(
+        movie_folder=str(folder.resolve()),
+        movie_glob=given["movies"],
+        metadata_folder=_absolute(given["metadata_folder"]),
+        pixel_size_angstrom=given["pixel_size"],
+        voltage_kv=given["voltage"],
+        spherical_aberration_mm=given["cs"],
+        amplitude_contrast=given["amplitude_contrast"],
+        dose_per_frame_e_per_angstrom2=given["dose_per_frame"],
+        gain_path=_absolute(given["gain"]),
+        gain_flip=given["gain_flip"].value,
+        gain_rotate=given["gain_rotate"],
+        defects_path=_absolute(given["defects"]),
+        particle_diameter_angstrom=given["particle_diameter"],
+        particle_diameter_max_angstrom=given["particle_diameter_max"],
+        box_size_px=given["box"],
+        output_box_px=given["output_box"],
+        class_count=given["classes"],
+        class_max_resolution_angstrom=given["class_max_resolution"],
+        seed=given["seed"],
+        until=given["until"].value if given["until"] else "",
+    )
+
+
+def differences(first: SessionParameters, now: SessionParameters) -> list[str]:
+    """Return what differs between the parameters of a first run and those of now, in words."""
+    words = []
+    for field in first.DESCRIPTOR.fields:
+        before, after = (_said(parameters, field.name) for parameters in (first, now))
+        if before != after:
+            words.append(f"{field.name.replace('_', ' ')} was {before or 'not given'}, is {after or 'not given'}")
+    return words
+
+
+def _said(parameters: SessionParameters, name: str) -> str:
+    if parameters.DESCRIPTOR.fields_by_name[name].has_presence and not parameters.HasField(name):  # type: ignore[arg-type]
+        return ""
+    value = getattr(parameters, name)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _absolute(path: Path | None) -> str:
+    return "" if path is None else str(path.resolve())
+
+
+def _check_numbers(given: Given) -> None:
+    diameter, largest = given["particle_diameter"], given["particle_diameter_max"]
+    _check("--particle-diameter", diameter, 10.0, 5000.0, "Å")
+    if largest:
+        _check("--particle-diameter-max", largest, diameter, 5000.0, "Å")
+    _check("--pixel-size", given["pixel_size"], 0.05, 20.0, "Å per pixel")
+    _check("--voltage", given["voltage"], 20.0, 3000.0, "kV (300, not 300000)")
+    _check("--cs", given["cs"], 0.0, 20.0, "mm")
+    _check("--amplitude-contrast", given["amplitude_contrast"], 0.0, 1.0, "(a fraction: 0.1, not 10)")
+    _check("--dose-per-frame", given["dose_per_frame"], 1e-4, 200.0, "e/Å²")
+    _check("--classes", given["classes"], 1, 1000, "")
+    _check("--class-max-resolution", given["class_max_resolution"] or None, 1.0, 100.0, "Å")
+    for flag, value in (("--box", given["box"]), ("--output-box", given["output_box"])):
+        _check(flag, value or None, 16, 4096, "px")
+        if value % 2:
+            raise FrazilError("PARAMETER_ODD_BOX", f"{flag} is {value}: boxes are even; use {value + 1}.")
+    if given["box"] and given["output_box"] > given["box"]:
+        raise FrazilError("PARAMETER_OUT_OF_RANGE", "--output-box is larger than --box: images are only ever made smaller.")
+
+
+def _check(flag: str, value: float | None, low: float, high: float, unit: str) -> None:
+    if value is not None and not (math.isfinite(value) and low <= value <= high):
+        raise FrazilError(
+            "PARAMETER_OUT_OF_RANGE", f"{flag} is {value:g}: it must be between {low:g} and {high:g} {unit}".rstrip() + "."
+        )

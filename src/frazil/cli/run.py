@@ -1,0 +1,134 @@
+"""`frazil run`: one command over a finished or growing folder. The same command again goes on where it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frazil.cli.parameters import Given, takes_session_parameters
+
+if TYPE_CHECKING:
+    from frazil.api.session.v1.session_pb2 import ComputeResources, Session, SessionParameters
+    from frazil.client import Client
+
+STATE_FOLDER = ".frazil"
+SESSION_NAME = "run"
+
+
+@takes_session_parameters
+def run(
+    given: Given,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with the movies, at any depth; only ever read.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder for the results.")],
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Preprocessing workers (default: as fits).")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for more movies until Ctrl-C, then finish.")] = False,
+    idle_seconds: Annotated[
+        float, typer.Option("--idle-seconds", min=0.0, help="The folder is finished when nothing has changed for so long.")
+    ] = 15.0,
+    web: Annotated[bool, typer.Option("--web", help="Also serve the page.")] = False,
+    web_port: Annotated[int, typer.Option("--web-port", min=0, max=65535, help="Port of the page (0: a free one).")] = 0,
+) -> None:
+    """Process a folder of movies: micrographs, CTF, particles and 2D classes as STAR, .cs and MRC files."""
+    from frazil.cli import checks
+    from frazil.cli.parameters import session_parameters
+    from frazil.cli.services import Deployment, node_id_for, slot_layout
+    from frazil.cli.supervise import stop_signals
+    from frazil.cli.up import say
+
+    state = output / STATE_FOLDER
+    checks.check_movie_folder(folder)
+    checks.check_output(output, folder, state)
+    parameters = session_parameters(folder, given)
+    checks.check_movies(folder, parameters, may_be_empty=watch)
+    layout = slot_layout(workers)
+    deployment = Deployment(
+        data_dir=state,
+        web_port=web_port if web else None,
+        cpu_slots=layout.cpu_slots,
+        slots_per_gpu=layout.slots_per_gpu,
+        node_id=node_id_for(state),
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    with stop_signals(), deployment.supervisor(say):
+        from frazil.api.session.v1.session_pb2 import ComputeResources
+        from frazil.client import Client
+
+        if web:
+            print(f"Page: {deployment.web_address}", flush=True)
+        with Client(deployment.scheduler_address) as client:
+            session_id = find_or_create(client, parameters, ComputeResources(preprocessing_workers=layout.workers), output)
+            usable = _process(client, session_id, output, idle_seconds=None if watch else idle_seconds)
+    if not usable:
+        raise typer.Exit(1)
+
+
+def find_or_create(client: Client, parameters: SessionParameters, compute: ComputeResources, output: Path) -> str:
+    """Return the identity of this folder's session; raises FrazilError when it was run with other parameters."""
+    from frazil.cli.parameters import differences
+    from frazil.model.errors import ErrorKind, FrazilError
+
+    try:
+        session = client.get_session(SESSION_NAME)
+    except FrazilError as error:
+        if error.kind is not ErrorKind.NOT_FOUND:
+            raise
+        return client.create_session(SESSION_NAME, parameters, compute=compute).session_id
+    differing = differences(session.parameters, parameters)
+    if differing:
+        raise FrazilError(
+            "PARAMETERS_DIFFER",
+            f"{output} holds results of other parameters ({'; '.join(differing)}): "
+            "give the same ones to go on, or choose another --output.",
+        )
+    return session.session_id
+
+
+def _process(client: Client, session_id: str, output: Path, *, idle_seconds: float | None) -> bool:
+    """Follow the session to its end and export it; true when there are results. Ctrl-C pauses it, or ends --watch."""
+    from frazil.api.session.v1.session_pb2 import Session
+    from frazil.cli.follow import EventFeed, Follower, folder_is_finished, make_view
+
+    client.start(session_id)
+    feed = EventFeed(client, session_id, output / STATE_FOLDER / "resume-token")
+
+    def is_finished(session: Session) -> bool:
+        if idle_seconds is None or not folder_is_finished(session.scan, idle_seconds):
+            return False
+        _require_movies(session)
+        return True
+
+    with make_view() as view:
+        follower = Follower(client, session_id, view)
+        try:
+            follower.run(feed, is_finished=is_finished)
+        except KeyboardInterrupt:
+            if idle_seconds is None and client.get_session(session_id).state == Session.STATE_RUNNING:
+                view.line("No more movies are awaited: finishing. Ctrl-C again stops at once.")
+                client.complete(session_id)
+                follower.run(feed, is_finished=lambda _: False)
+            else:
+                view.line("Stopping; the same command goes on where this ended.")
+                client.pause(session_id)
+                raise
+    return _write_results(client, session_id, output)
+
+
+def _require_movies(session: Session) -> None:
+    from frazil.model.errors import FrazilError
+
+    if session.scan.files_seen == 0 and session.counts.found == 0:
+        raise FrazilError(
+            "NO_MOVIES", f"There are no movies in {session.parameters.movie_folder}: check the path, or add --watch to wait."
+        )
+
+
+def _write_results(client: Client, session_id: str, output: Path) -> bool:
+    from frazil.cli.results import export_from, summary_lines
+
+    exported, snapshot = export_from(client, session_id, output)
+    done = exported.micrograph_count > 0
+    print("\nDone." if done else "\nNo movie could be processed.")
+    print("\n".join(summary_lines(snapshot, exported)), flush=True)
+    return done

@@ -1,0 +1,91 @@
+"""Words and tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+
+from frazil.api.event.v1.event_pb2 import Event
+from frazil.api.exposure.v1.exposure_pb2 import Exposure
+from frazil.api.scheduler.v1.scheduler_pb2 import Job
+from frazil.api.session.v1.session_pb2 import Session
+from frazil.io.export_records import plain
+
+
+def print_json(value: Message | Iterable[Message]) -> None:
+    """Print one message or a list of them as JSON."""
+    content: Any = plain(value) if isinstance(value, Message) else [plain(one) for one in value]
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+    """Print a table, or the sentence `empty` when there are no rows."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    count = 0
+    for count, row in enumerate(rows, start=1):  # noqa: B007
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    if count:
+        console.print(table)
+    else:
+        print(empty)
+
+
+def state_word(message: Session | Exposure | Job) -> str:
+    """Return a state as a lower-case word."""
+    states = message.DESCRIPTOR.enum_types_by_name["State"].values_by_number
+    return str(states[message.state].name).removeprefix("STATE_").lower()
+
+
+def counts_sentence(session: Session) -> str:
+    """Say how far a session has come."""
+    counts = session.counts
+    words = [f"{counts.done} of {counts.found} movies"]
+    words += [f"{counts.quarantined} failed"] if counts.quarantined else []
+    words += [f"{counts.particles:,} particles"] if counts.particles else []
+    words += [f"{counts.particles_classified:,} classified"] if counts.particles_classified else []
+    return ", ".join(words)
+
+
+def event_sentence(event: Event) -> str:
+    """Say in one line what an event is about."""
+    body = event.WhichOneof("body")
+    if body == "session":
+        return f"session {event.session.name} is {state_word(event.session)} {event.session.state_reason}".rstrip()
+    if body == "exposure":
+        return _exposure_sentence(event.exposure)
+    if body == "particle_block":
+        return f"block {event.particle_block.sequence}: {event.particle_block.particle_count} particles"
+    if body == "class_averages":
+        classes = event.class_averages
+        final = ", final" if classes.final else ""
+        return f"{len(classes.classes)} classes of {classes.particle_count:,} particles (revision {classes.revision}{final})"
+    if body == "job":
+        return f"{event.job.job_type} is {state_word(event.job)} {event.job.reason or event.job.progress}".rstrip()
+    if body == "node":
+        return f"node {event.node.node_id}"
+    return event.notice.sentence if body == "notice" else ""
+
+
+def _exposure_sentence(exposure: Exposure) -> str:
+    name = exposure.file.relative_path
+    if exposure.state == Exposure.STATE_QUARANTINED:
+        return f"{name} failed: {exposure.failure}"
+    if exposure.state != Exposure.STATE_DONE:
+        return f"{name} is {state_word(exposure)}"
+    result = exposure.result
+    fit = f"{result.ctf_fit_resolution_angstrom:.1f} Å" if result.HasField("ctf_fit_resolution_angstrom") else "no fit"
+    defocus = (result.defocus_u_angstrom + result.defocus_v_angstrom) / 20_000
+    return (
+        f"{name}: motion {result.motion_total_angstrom:.1f} Å, defocus {defocus:.2f} µm, CTF {fit}, "
+        f"{result.particle_count} particles"
+    )
