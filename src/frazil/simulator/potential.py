@@ -47,41 +47,38 @@ def project(
     box_px : side of the box, even.
     pixel_size_angstrom : of the box.
     """
-    fine = box_px * _OVERSAMPLING
     xy = atoms.xyz_angstrom @ np.asarray(orientation[:2], dtype=np.float32).T
-    xy = xy * np.float32(_OVERSAMPLING / pixel_size_angstrom) + np.float32(_OVERSAMPLING) * np.array(centre_px, np.float32)
-    grid = _splat(xy, _strengths(atoms), fine) * (_OVERSAMPLING / pixel_size_angstrom) ** 2
-    spectrum = scipy.fft.rfft2(grid)
-    half = box_px // 2
-    rows = np.concatenate([spectrum[:half, : half + 1], spectrum[-half:, : half + 1]])
-    ky, kx = scipy.fft.fftfreq(box_px)[:, None], scipy.fft.rfftfreq(box_px)[None, :]
-    s2 = (ky**2 + kx**2) / pixel_size_angstrom**2
-    # Linear splatting on the fine grid has multiplied by sinc² along each axis.
-    blur = np.exp(-0.25 * atoms.b_factor_angstrom2 * s2) / (np.sinc(ky / _OVERSAMPLING) * np.sinc(kx / _OVERSAMPLING)) ** 2
-    rows = rows * blur
-    rows[half, :] = 0.0
-    rows[:, half] = 0.0
-    small = scipy.fft.irfft2(rows, s=(box_px, box_px)) / _OVERSAMPLING**2
-    return small.astype(np.float32)
+    xy = _OVERSAMPLING * (xy / np.float32(pixel_size_angstrom) + np.array(centre_px, np.float32))
+    spectrum = _cropped_transform(_splat(xy, _strengths(atoms), box_px * _OVERSAMPLING), box_px)
+    frequencies = (scipy.fft.fftfreq(box_px)[:, None], scipy.fft.rfftfreq(box_px))
+    spectrum *= _blur(frequencies, atoms.b_factor_angstrom2 / pixel_size_angstrom**2)
+    image = scipy.fft.irfft2(spectrum, s=(box_px, box_px)) / pixel_size_angstrom**2
+    return np.asarray(image, dtype=np.float32)
 
 
 def potential_volume(atoms: Atoms, box_px: int, pixel_size_angstrom: float) -> npt.NDArray[np.float32]:
-    """Return the potential above ice `(z, y, x)` in V, the particle's centre at voxel box/2 (box even)."""
-    position = atoms.xyz_angstrom / np.float32(pixel_size_angstrom) + np.float32(box_px // 2)
-    corner = np.floor(position).astype(np.int64)
-    part = position - corner
-    total = np.zeros(box_px**3)
-    for offset in np.ndindex(2, 2, 2):
-        weight = _strengths(atoms) * np.prod(np.where(offset, part, 1.0 - part), axis=1)
-        x, y, z = (corner + np.array(offset)).T
-        inside = ((corner + offset >= 0) & (corner + offset < box_px)).all(axis=1)
-        index = (z * box_px + y) * box_px + x
-        total += np.bincount(index[inside], weights=weight[inside], minlength=box_px**3)
-    spectrum = scipy.fft.rfftn(total.reshape((box_px,) * 3).astype(np.float32) / np.float32(pixel_size_angstrom**3))
-    full, short = scipy.fft.fftfreq(box_px), scipy.fft.rfftfreq(box_px)
-    blur = [np.exp(-0.25 * atoms.b_factor_angstrom2 * (k / pixel_size_angstrom) ** 2) / np.sinc(k) ** 2 for k in (full, short)]
-    spectrum *= (blur[0][:, None, None] * blur[0][:, None] * blur[1]).astype(np.float32)
-    return scipy.fft.irfftn(spectrum, s=(box_px,) * 3).astype(np.float32)
+    """Return the potential above ice `(z, y, x)` in V, the particle's centre at voxel box/2 (box even).
+
+    Its projections are those of `project`: slice by slice atoms are laid on a grid twice as fine, and cropped in Fourier space.
+    """
+    fine = box_px * _OVERSAMPLING
+    place = _OVERSAMPLING * (atoms.xyz_angstrom / np.float32(pixel_size_angstrom) + np.float32(box_px // 2))
+    place = place[np.argsort(place[:, 2])]
+    strengths = _strengths(atoms)[np.argsort(atoms.xyz_angstrom[:, 2])]
+    slices = np.zeros((fine, box_px, box_px // 2 + 1), dtype=np.complex64)
+    for z in range(fine):
+        near = slice(*np.searchsorted(place[:, 2], [z - 1.0, z + 1.0]))
+        weights = strengths[near] * (1.0 - np.abs(place[near, 2] - np.float32(z)))
+        slices[z] = _cropped_transform(_splat(place[near, :2], weights, fine), box_px)
+    half = box_px // 2
+    along_z = scipy.fft.fft(slices, axis=0)
+    spectrum = np.concatenate([along_z[:half], along_z[-half:]])
+    spectrum[half] = 0.0
+    full = scipy.fft.fftfreq(box_px)
+    frequencies = (full[:, None, None], full[:, None], scipy.fft.rfftfreq(box_px))
+    spectrum *= _blur(frequencies, atoms.b_factor_angstrom2 / pixel_size_angstrom**2)
+    volume = scipy.fft.irfftn(spectrum, s=(box_px,) * 3) / pixel_size_angstrom**3
+    return np.asarray(volume, dtype=np.float32)
 
 
 def orientation_matrix(rot_degrees: float, tilt_degrees: float, psi_degrees: float) -> npt.NDArray[np.float64]:
@@ -100,6 +97,24 @@ def _strengths(atoms: Atoms) -> npt.NDArray[np.float32]:
     """Return each atom's integrated potential above ice in V Å³."""
     scale = np.float32(_EXCESS_POTENTIAL_V_ANGSTROM3 / _MEAN_ATOMIC_NUMBER)
     return atoms.atomic_number.astype(np.float32) * scale
+
+
+def _cropped_transform(grid: npt.NDArray[Any], box_px: int) -> npt.NDArray[np.complex128]:
+    """Return the transform of a finer grid, cropped to the box; the Nyquist lines, which cannot be moved, are zero."""
+    spectrum = scipy.fft.rfft2(grid)
+    half = box_px // 2
+    cropped = np.concatenate([spectrum[:half, : half + 1], spectrum[-half:, : half + 1]])
+    cropped[half, :] = 0.0
+    cropped[:, half] = 0.0
+    return cropped
+
+
+def _blur(frequencies: tuple[npt.NDArray[Any], ...], b_factor_px2: float) -> npt.NDArray[np.float32]:
+    """Return the atoms' Gaussian, divided by sinc² along each axis, which linear splatting on the fine grid has left."""
+    total: Any = 1.0
+    for k in frequencies:
+        total = total * np.exp(-0.25 * b_factor_px2 * k**2) / np.sinc(k / _OVERSAMPLING) ** 2
+    return np.asarray(total, dtype=np.float32)
 
 
 def _splat(xy: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float64]:
