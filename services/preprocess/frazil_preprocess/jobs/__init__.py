@@ -1,0 +1,1 @@
+"""Runners of preprocessing jobs, one file per declaration in `frazil.jobs`."""

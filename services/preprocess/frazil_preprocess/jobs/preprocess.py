@@ -1,0 +1,113 @@
+"""The preprocessing worker: claims exposures, reads the next movie while this one computes, commits results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from frazil import array
+from frazil.api.worker.v1.worker_pb2 import Claim
+from frazil.io.attempt import AttemptFolder
+from frazil.io.movies import read_movie
+from frazil.io.source import SourceChangedError, unchanged_source
+from frazil.model.errors import DiskFullError, ErrorKind, FailureClass, FrazilError, InputError
+from frazil.rpc.failpoints import failpoint
+from frazil.worker import AttemptSuperseded, LeaseLost, WorkerContext
+from frazil_preprocess.pipeline import preprocess
+from frazil_preprocess.products import write_products
+from frazil_preprocess.settings import settings_of
+from frazil_preprocess.stages import Stages
+
+PREFETCH = 2  # exposures claimed at a time: one computes, one is read
+WAIT_SECONDS = 10.0
+
+
+def run(context: WorkerContext) -> None:
+    """Process exposures until the queue is drained or the worker is told to stop; the current exposure is finished."""
+    xp = array.backend("cupy" if context.environment.device == "gpu" else "numpy")
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader:
+        _work(context, xp, reader)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A claimed exposure whose movie is being read, or waits to be."""
+
+    claim: Claim
+    stages: Stages
+    movie: Future[npt.NDArray[Any]]
+
+
+def _work(context: WorkerContext, xp: Any, reader: ThreadPoolExecutor) -> None:
+    queue: deque[_Reading] = deque()
+    while not context.stop_requested:
+        reply = context.claim(PREFETCH - len(queue), 0.0 if queue else WAIT_SECONDS)
+        for claim in reply.claims:
+            stages = Stages(_announcer(context, claim))
+            queue.append(_Reading(claim, stages, reader.submit(_read, context, claim, stages)))
+        if queue:
+            _process(context, xp, queue.popleft())
+        elif reply.drained or reply.stop:
+            return
+    for reading in queue:
+        reading.movie.cancel()
+        context.give_back(reading.claim, "the worker was told to stop")
+
+
+def _announcer(context: WorkerContext, claim: Claim) -> Callable[[str], None]:
+    number, name = claim.exposure.number, Path(claim.exposure.file.relative_path).name
+    return lambda stage: context.report(f"exposure {number} ({name}): {stage}")
+
+
+def _read(context: WorkerContext, claim: Claim, stages: Stages) -> npt.NDArray[Any]:
+    """Read a movie that must be the one ingest registered, before and after."""
+    file = claim.exposure.file
+    root = Path(context.session.parameters.movie_folder)
+    with stages.stage("read"), unchanged_source(root / file.relative_path, file.size_bytes, file.modified_ns, root=root):
+        return read_movie(root / file.relative_path)
+
+
+def _process(context: WorkerContext, xp: Any, reading: _Reading) -> None:
+    """Take one exposure from movie to commit; what goes wrong ends the attempt with a sentence and its class."""
+    claim = reading.claim
+    attempt = AttemptFolder(context.session_folder, claim.exposure.exposure_id, claim.attempt_folder)
+    try:
+        settings = settings_of(context.session.parameters, claim.exposure)
+        found = preprocess(reading.movie.result(), settings, reading.stages, xp)
+        with attempt:
+            with reading.stages.stage("write"):
+                result = write_products(found, settings, claim.exposure, attempt.path)
+            result.folder = attempt.relative_path
+            result.stage_seconds.update(reading.stages.seconds)
+        failpoint("preprocess.attempt.renamed")
+        context.commit(claim, result, attempt.manifest_sha256)
+    except AttemptSuperseded:
+        attempt.discard()
+    except LeaseLost:
+        raise
+    except Exception as error:
+        failure_class, sentence = classify(error)
+        context.log.warning("exposure_failed", exposure=claim.exposure.exposure_id, failure=failure_class.value, exc_info=error)
+        context.fail(claim, failure_class, sentence)
+
+
+def classify(error: Exception) -> tuple[FailureClass, str]:
+    """Return whose fault a failed attempt was, and one sentence for people."""
+    if isinstance(error, InputError):
+        return FailureClass.INPUT, error.sentence
+    if isinstance(error, (DiskFullError, SourceChangedError)):
+        return FailureClass.INFRA, error.sentence
+    if isinstance(error, FrazilError):
+        infra = error.kind in (ErrorKind.UNAVAILABLE, ErrorKind.EXHAUSTED)
+        return (FailureClass.INFRA if infra else FailureClass.CRASH), error.sentence
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return FailureClass.RESOURCE, "The worker ran out of memory on this movie: use a slot with more memory."
+    if isinstance(error, OSError):
+        return FailureClass.INFRA, f"Reading or writing failed: {error.strerror or error}."
+    return FailureClass.CRASH, f"Processing broke: {type(error).__name__}: {error}. The worker's log has the details."

@@ -1,0 +1,69 @@
+"""Preprocessing: gain, defects, motion and dose, the CTF, a thumbnail, picking and extraction of one movie, in this order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from frazil.algorithms.ctf.fit import CtfDiagnostics, estimate_ctf
+from frazil.algorithms.extraction import Extraction, extract
+from frazil.algorithms.motion.correct import CorrectedMovie, correct_movie
+from frazil.algorithms.picking import blob
+from frazil.algorithms.thumbnail import thumbnail
+from frazil.array import to_device, to_host
+from frazil.model.ctf import Ctf
+from frazil.model.particles import Pick
+from frazil_preprocess.settings import Settings
+from frazil_preprocess.stages import Stages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessed:
+    """What preprocessing found in one movie; pixels on the host, `(y, x)` as in the movie."""
+
+    corrected: CorrectedMovie
+    micrograph: npt.NDArray[np.float32]
+    thumbnail: npt.NDArray[np.uint8]
+    ctf: Ctf
+    diagnostics: CtfDiagnostics
+    picks: tuple[Pick, ...]
+    particles: Extraction
+
+
+def preprocess(movie: npt.NDArray[Any], settings: Settings, stages: Stages, xp: Any) -> Preprocessed:
+    """Take one movie `(frame, y, x)` to micrograph, CTF, picks and particles on the backend `xp`."""
+    optics = settings.optics
+    with stages.stage("motion"):
+        gain = None if settings.gain is None else to_device(settings.gain, xp)
+        defects = None if settings.defects is None else to_device(settings.defects, xp)
+        corrected = correct_movie(movie, gain, defects, optics, xp=xp, seed=settings.seed)
+    with stages.stage("ctf"):
+        ctf, diagnostics = estimate_ctf(corrected.plain, optics=optics)
+    with stages.stage("thumbnail"):
+        picture = thumbnail(corrected.dose_weighted, pixel_size_angstrom=optics.pixel_size_angstrom)
+    with stages.stage("pick"):
+        picks = blob.pick(
+            corrected.dose_weighted, settings.picking, pixel_size_angstrom=optics.pixel_size_angstrom, seed=settings.seed
+        )
+    with stages.stage("extract"):
+        particles = extract(
+            corrected.dose_weighted,
+            picks,
+            box_size_px=settings.box.box_size_px,
+            output_box_px=settings.box.output_box_px,
+            pixel_size_angstrom=optics.pixel_size_angstrom,
+            particle_diameter_angstrom=settings.picking.diameter_max_angstrom,
+            seed=settings.seed,
+        )
+    return Preprocessed(
+        corrected=corrected,
+        micrograph=to_host(corrected.dose_weighted),
+        thumbnail=to_host(picture),
+        ctf=ctf,
+        diagnostics=diagnostics,
+        picks=picks,
+        particles=particles,
+    )
