@@ -19,10 +19,6 @@ class Settings:
     data_dir: Path = Path("frazil-data")  # holds a folder per session
     ledger: Path | None = None  # the database file, on a local disk; None means ledger.sqlite in data_dir
 
-    def ledger_path(self) -> Path:
-        """Return where the ledger lies."""
-        return self.ledger or self.data_dir / "ledger.sqlite"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneSettings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import RowMapping, insert, select, update
@@ -16,6 +16,13 @@ _exposure = tables.exposure.c
 _session = tables.session.c
 
 STATES = ("READY", "RUNNING", "DONE", "QUARANTINED")
+
+
+def register_all(
+    tx: Transaction, requests: Iterable[exposure_pb2.RegisterExposuresRequest]
+) -> list[exposure_pb2.RegisterExposuresResponse]:
+    """Register movies in order, in one transaction."""
+    return [register(tx, request) for request in requests]
 
 
 def register(tx: Transaction, request: exposure_pb2.RegisterExposuresRequest) -> exposure_pb2.RegisterExposuresResponse:

@@ -20,6 +20,12 @@ def attach(tx: Transaction, request: worker_pb2.AttachRequest) -> worker_pb2.Att
     return reconstruction.attach(tx, job, sessions.require(tx, job["session_id"]))
 
 
+def session_of(tx: Transaction, token: worker_pb2.LeaseToken) -> str:
+    """Return the identity of the session that a worker works for."""
+    _, job = leases.current(tx, token)
+    return str(job["session_id"])
+
+
 def should_stop(tx: Transaction, token: worker_pb2.LeaseToken) -> bool:
     """Tell a worker whether to stop."""
     lease, _ = leases.current(tx, token)
@@ -32,10 +38,8 @@ def keep_progress(tx: Transaction, request: worker_pb2.HeartbeatRequest) -> None
     jobs.set_progress(tx, job, request.progress[: limits.REASON_MAX_CHARACTERS])
 
 
-def claim(
-    tx: Transaction, request: worker_pb2.ClaimExposuresRequest
-) -> tuple[worker_pb2.ClaimExposuresResponse, str, float | None]:
-    """Take exposures; also return the session's identity and after how long it is worth asking again without news."""
+def claim(tx: Transaction, request: worker_pb2.ClaimExposuresRequest) -> tuple[worker_pb2.ClaimExposuresResponse, float | None]:
+    """Take exposures; also return after how long it is worth asking again without news."""
     lease, job = leases.current(tx, request.lease)
     session = sessions.require(tx, job["session_id"])
 
@@ -49,7 +53,7 @@ def claim(
         reply = tx.once(request, worker_pb2.ClaimExposuresResponse, take, keep=lambda reply: bool(reply.claims))
     else:
         reply = take()
-    return reply, session["session_id"], attempts.seconds_until_ready(tx, session)
+    return reply, attempts.seconds_until_ready(tx, session)
 
 
 def commit(tx: Transaction, request: worker_pb2.CommitExposureRequest) -> worker_pb2.CommitExposureResponse:
@@ -76,20 +80,17 @@ def fail(tx: Transaction, request: worker_pb2.FailExposureRequest) -> worker_pb2
     return tx.once(request, worker_pb2.FailExposureResponse, body)
 
 
-def read_blocks(
-    tx: Transaction, request: worker_pb2.ReadParticleBlocksRequest
-) -> tuple[worker_pb2.ReadParticleBlocksResponse, str]:
-    """Return particle blocks after the cursor, and the session's identity."""
+def read_blocks(tx: Transaction, request: worker_pb2.ReadParticleBlocksRequest) -> worker_pb2.ReadParticleBlocksResponse:
+    """Return particle blocks after the cursor."""
     lease, job = leases.current(tx, request.lease)
     session = sessions.require(tx, job["session_id"])
     rows = blocks.read(tx, session["session_id"], request.after_sequence, min(request.max_count or 100, 1000))
     last = rows[-1]["sequence"] if rows else request.after_sequence
-    reply = worker_pb2.ReadParticleBlocksResponse(
+    return worker_pb2.ReadParticleBlocksResponse(
         blocks=[records.block_record(row) for row in rows],
         end_of_input=last >= session["block_sequence"] and sessions.is_drained(tx, session),
         stop=lease["state"] == "RELEASING",
     )
-    return reply, session["session_id"]
 
 
 def commit_checkpoint(tx: Transaction, request: worker_pb2.CommitCheckpointRequest) -> worker_pb2.CommitCheckpointResponse:
