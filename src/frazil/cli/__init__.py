@@ -23,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except FrazilError as error:
-        print(f"frazil: {error.sentence}", file=sys.stderr)
+        sentence = error.sentence
+        if error.reason == "SCHEDULER_UNREACHABLE":
+            sentence = f"No scheduler answers ({sentence}): start one with `frazil up`, or name another with --scheduler."
+        print(f"frazil: {sentence}", file=sys.stderr)
         return 2 if error.kind is ErrorKind.INVALID else 1
     except KeyboardInterrupt:
         return 130

@@ -96,7 +96,7 @@ def check_camera(parameters: SessionParameters, shape: tuple[int, int] | None) -
 
 def find_movies(folder: Path, glob: str) -> Iterator[Path]:
     """Yield the files that look like movies, hidden ones left out."""
-    for path in folder.rglob("*") if not glob else folder.glob(glob):
+    for path in folder.glob(glob) if "/" in glob else folder.rglob(glob or "*"):  # as the ingest service understands it
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if not hidden and is_movie_name(path) and path.is_file():
             yield path

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.5
 _LINE_SECONDS = 10.0
 _WAIT_SHOWN_SECONDS = 15.0
+_PAUSE_SECONDS = 120.0
 _SWEEPS_MIN = 2  # the first sweep may have begun before the last file was there
 _ACTIVE = frozenset({Job.STATE_WAITING, Job.STATE_STARTING, Job.STATE_RUNNING, Job.STATE_STOPPING})
 
@@ -100,7 +101,7 @@ class BarView:
         counts, by_type = session.counts, {job.job_type: job for job in jobs}
         settling = f"{session.scan.files_settling} arriving" if session.scan.files_settling else ""
         failed = f"{counts.quarantined} failed" if counts.quarantined else ""
-        notes = [note for note in (failed, settling, session.state_reason) if note]
+        notes = [note for note in (failed, settling) if note]
         self._progress.update(
             self._movies,
             total=max(counts.found, 1),
@@ -144,7 +145,8 @@ class EventFeed:
         text = token_file.read_text().strip() if token_file.exists() else ""
         self._token = int(text) if text.isdigit() else 0
         self._events = client.events(session_id, after=self._token)
-        threading.Thread(target=self._read, name="events", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="events", daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         try:
@@ -154,6 +156,10 @@ class EventFeed:
                 self._token = event.sequence
         except FrazilError as error:
             self._sentences.put(f"The event log cannot be followed any more: {error.sentence}")
+
+    def join(self) -> None:
+        """Wait for the end of the log, where it has one."""
+        self._reader.join()
 
     def take(self) -> list[str]:
         """Return the sentences since the last call, and remember how far that was."""
@@ -193,12 +199,12 @@ class Follower:
         self._clock = clock
         self._sleep = sleep
         self._moved_at = clock()
-        self._explained = ""
+        self._explained = self._reason = ""
 
     def run(self, feed: EventFeed, *, is_finished: Callable[[Session], bool], limit_seconds: float = float("inf")) -> Session:
         """Return the completed session; completes it once `is_finished` says that no more movies will come.
 
-        Raises FrazilError when it cannot complete (a job has failed for good), and TIMED_OUT after `limit_seconds`.
+        Raises FrazilError TIMED_OUT after `limit_seconds`.
         """
         give_up_at = self._clock() + limit_seconds
         while True:
@@ -211,18 +217,16 @@ class Follower:
                 return session
             if session.state == Session.STATE_RUNNING and is_finished(session):
                 self._client.complete(self._session_id)
-            self._look_for_trouble(session, jobs)
+            self._tell_trouble(session, jobs)
             if self._clock() > give_up_at:
                 where = progress_line(session, jobs)
                 raise FrazilError("TIMED_OUT", f"Not done after {limit_seconds:.0f} s ({where}).", kind=ErrorKind.UNAVAILABLE)
             self._sleep(_POLL_SECONDS)
 
-    def _look_for_trouble(self, session: Session, jobs: Sequence[Job]) -> None:
-        failed = [job for job in jobs if job.state == Job.STATE_FAILED]
-        if failed and session.state == Session.STATE_COMPLETING and not any(job.state in _ACTIVE for job in jobs):
-            raise FrazilError(
-                "JOB_FAILED", f"The job {failed[-1].job_type} failed: {failed[-1].reason}", kind=ErrorKind.INTERNAL
-            )
+    def _tell_trouble(self, session: Session, jobs: Sequence[Job]) -> None:
+        if session.state_reason != self._reason:
+            self._reason = session.state_reason
+            self._view.line(self._reason or "The session needs no more attention.")
         waiting = [job for job in jobs if job.state == Job.STATE_WAITING]
         if not waiting or any(job.state in (Job.STATE_RUNNING, Job.STATE_STARTING) for job in jobs):
             self._moved_at = self._clock()
@@ -231,6 +235,24 @@ class Follower:
             if sentence != self._explained:
                 self._view.line(f"Waiting: {sentence}")
                 self._explained = sentence
+
+
+def begin_session(client: Client, session_id: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Start a session afresh, whatever an interrupted run left it in: its folder is swept anew, its jobs wait again."""
+    state = client.get_session(session_id).state
+    if state in (Session.STATE_RUNNING, Session.STATE_COMPLETING):
+        state = client.pause(session_id).state
+    give_up_at = time.monotonic() + _PAUSE_SECONDS
+    while state == Session.STATE_PAUSING:
+        if time.monotonic() > give_up_at:
+            raise FrazilError(
+                "SESSION_NOT_PAUSED",
+                f"The jobs of an interrupted run have not ended after {_PAUSE_SECONDS:.0f} s: see the logs, then try again.",
+                kind=ErrorKind.UNAVAILABLE,
+            )
+        sleep(_POLL_SECONDS)
+        state = client.get_session(session_id).state
+    client.start(session_id)
 
 
 def make_view() -> Any:

@@ -88,9 +88,9 @@ def find_or_create(client: Client, parameters: SessionParameters, compute: Compu
 def _process(client: Client, session_id: str, output: Path, *, idle_seconds: float | None) -> bool:
     """Follow the session to its end and export it; true when there are results. Ctrl-C pauses it, or ends --watch."""
     from frazil.api.session.v1.session_pb2 import Session
-    from frazil.cli.follow import EventFeed, Follower, folder_is_finished, make_view
+    from frazil.cli.follow import EventFeed, Follower, begin_session, folder_is_finished, make_view
 
-    client.start(session_id)
+    begin_session(client, session_id)
     feed = EventFeed(client, session_id, output / STATE_FOLDER / "resume-token")
 
     def is_finished(session: Session) -> bool:
@@ -125,10 +125,12 @@ def _require_movies(session: Session) -> None:
 
 
 def _write_results(client: Client, session_id: str, output: Path) -> bool:
+    from frazil.api.scheduler.v1.scheduler_pb2 import Job
     from frazil.cli.results import export_from, summary_lines
 
     exported, snapshot = export_from(client, session_id, output)
     done = exported.micrograph_count > 0
-    print("\nDone." if done else "\nNo movie could be processed.")
+    failed = [f"{job.job_type} failed: {job.reason}" for job in client.jobs(session_id) if job.state == Job.STATE_FAILED]
+    print("\nNot complete: " + "; ".join(failed) if failed else "\nDone." if done else "\nNo movie could be processed.")
     print("\n".join(summary_lines(snapshot, exported)), flush=True)
-    return done
+    return done and not failed
