@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 
-from frazil.io.movies._contract import SIDE_MAX_PX
+from frazil.io.movies import _tiff_directory as directory
+from frazil.io.movies import tiff
+from frazil.io.movies._tiff_pixels import iterate_pages
 from frazil.io.mrc import read_mrc
 from frazil.model.errors import InputError
 
@@ -100,12 +101,9 @@ def _box(fields: list[str], number: int, name: str) -> tuple[int, int, int, int]
 
 def _read_image(source: Path, what: str) -> npt.NDArray[Any]:
     """Read one image in MRC row order, float32. Raises InputError when that is not possible."""
-    try:
-        image = _read_tiff(source) if source.suffix.lower() in _TIFF_SUFFIXES else read_mrc(source)[0]
-    except InputError:
-        raise
-    except (OSError, ValueError, RuntimeError, tifffile.TiffFileError) as error:
-        raise InputError("GAIN_UNREADABLE", f"The {what} {source.name} cannot be read: {error}.") from error
+    if not source.is_file():
+        raise InputError("GAIN_MISSING", f"The {what} {source} does not exist.")
+    image = _read_tiff(source) if source.suffix.lower() in _TIFF_SUFFIXES else read_mrc(source)[0]
     if image.ndim == 3 and image.shape[0] == 1:
         image = image[0]
     if image.ndim != 2:
@@ -114,12 +112,9 @@ def _read_image(source: Path, what: str) -> npt.NDArray[Any]:
 
 
 def _read_tiff(source: Path) -> npt.NDArray[Any]:
-    """Read the first page with its rows reversed: TIFF counts them from the top."""
-    with tifffile.TiffFile(source) as tiff:
-        page = tiff.pages.first
-        if len(page.shape) != 2 or max(page.shape) > SIDE_MAX_PX:
-            raise ValueError(f"its shape is {page.shape}")
-        return np.asarray(page.asarray(maxworkers=1))[::-1]
+    """Read the first page, rows in MRC order, with the bounds that movies are read with."""
+    tiff.read_info(source)
+    return next(iterate_pages(source, directory.read_pages(source).pages[:1]))
 
 
 def _shape_sentence(name: str, have: tuple[int, ...], want: tuple[int, int]) -> str:

@@ -102,6 +102,19 @@ def test_frames_come_one_by_one_in_order(tmp_path: Path, frames: npt.NDArray[np.
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".mrc"])
+def test_a_file_cut_while_it_is_read_ends_in_an_input_error(tmp_path: Path, frames: npt.NDArray[np.uint8], suffix: str) -> None:
+    path = tmp_path / f"movie{suffix}"
+    many = np.concatenate([frames] * 12)
+    write_tiff(path, many, compression="lzw") if suffix == ".tif" else write_mrc(path, many.astype(np.int8))
+    iterator = movies.read_frames(path)
+    next(iterator)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(InputError, match="copy the movie again"):
+        list(iterator)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".mrc"])
 def test_every_cut_is_noticed(tmp_path: Path, frames: npt.NDArray[np.uint8], suffix: str) -> None:
     whole = tmp_path / f"whole{suffix}"
     write_tiff(whole, frames, compression="lzw") if suffix == ".tif" else write_mrc(whole, frames.astype(np.int8))

@@ -53,11 +53,21 @@ class Page:
         return max((o + n for o, n in zip(self.offsets, self.byte_counts, strict=True)), default=0)
 
 
-def read_pages(path: Path) -> list[Page]:
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """All pages of a file, and the byte behind the last one that directories or strips make use of."""
+
+    pages: tuple[Page, ...]
+    end: int
+
+
+def read_pages(path: Path) -> Chain:
     """Walk the chain of directories. Raises InputError when it leaves the file, loops, or describes no camera frame."""
     size = nonempty_size(path)
     with path.open("rb") as file:
-        return list(_Directories(file, size, path.name).pages())
+        directories = _Directories(file, size, path.name)
+        pages = tuple(directories.pages())
+    return Chain(pages, max(directories.end, *(page.end for page in pages)))
 
 
 class _Directories:
@@ -65,6 +75,7 @@ class _Directories:
 
     def __init__(self, file: BinaryIO, size: int, name: str) -> None:
         self._file, self._size, self._name = file, size, name
+        self.end = 0  # behind the last byte read so far
         start = self._at(0, 8)
         self._order: ByteOrder = ">" if start[:2] == b"MM" else "<"
         (magic,) = struct.unpack(f"{self._order}H", start[2:4])
@@ -91,6 +102,7 @@ class _Directories:
         """Return bytes of the file. Raises InputError when they lie beyond its end."""
         if offset + count > self._size:
             raise InputError("MOVIE_TRUNCATED", truncated(self._name, self._size, offset + count))
+        self.end = max(self.end, offset + count)
         self._file.seek(offset)
         raw = self._file.read(count)
         if len(raw) < count:

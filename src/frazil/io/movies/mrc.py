@@ -1,4 +1,4 @@
-"""MRC movies: modes 0, 1, 2, 6 and 12, read through a memory map. Header code uses struct only (MRC2014)."""
+"""MRC movies: modes 0, 1, 2, 6 and 12. Header code uses struct only (MRC2014)."""
 
 from __future__ import annotations
 
@@ -65,15 +65,22 @@ def check_structure(path: Path) -> Completeness:
 
 
 def iterate_frames(path: Path, info: MovieInfo) -> Iterator[Image]:
-    """Yield the frames `(y, x)` as views of a memory map, in native byte order."""
+    """Yield the frames `(y, x)` one by one, in native byte order.
+
+    Frames are read, not mapped into memory: a file that is cut while it is being read then ends in an InputError, where a
+    map would kill the worker (SIGBUS).
+    """
     import numpy as np
 
     header = read_header(path)
     dtype = np.dtype(info.dtype).newbyteorder(header.byte_order)
-    shape = (info.frame_count, info.height_px, info.width_px)
-    pixels = np.memmap(path, dtype=dtype, mode="r", offset=header.data_offset, shape=shape)
-    for index in range(info.frame_count):
-        yield np.asarray(pixels[index], dtype=info.dtype)
+    with path.open("rb", buffering=0) as file:
+        file.seek(header.data_offset)
+        for index in range(info.frame_count):
+            frame = np.fromfile(file, dtype=dtype, count=info.height_px * info.width_px)
+            if frame.size < info.height_px * info.width_px:
+                raise InputError("MOVIE_TRUNCATED", f"{path.name} ends within frame {index + 1}: copy the movie again.")
+            yield frame.reshape(info.height_px, info.width_px).astype(info.dtype, copy=False)
 
 
 def read_header(path: Path) -> Header:

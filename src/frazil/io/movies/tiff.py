@@ -22,19 +22,23 @@ from frazil.io.movies._contract import (
 NAME = "TIFF"
 SUFFIXES = (".tif", ".tiff")
 
+_COMPRESSED_TAIL_BYTES, _PLAIN_TAIL_BYTES = 4096, 65_536
+_UNUSED_MIN_BYTES = 256  # fewer zeros may be padding
+
 
 def read_info(path: Path) -> MovieInfo:
     """Read the directories. Raises InputError for a file that is no TIFF movie, is cut, or exceeds the limits."""
-    return _info(path, directory.read_pages(path))
+    return _info(path, directory.read_pages(path).pages)
 
 
 def check_structure(path: Path) -> Completeness:
     """Say whether the chain of directories ends, all strips lie within the file, and all frames have one shape."""
-    pages = directory.read_pages(path)
+    chain = directory.read_pages(path)
+    pages = chain.pages
     info = _info(path, pages)
-    size, end = nonempty_size(path), max(page.end for page in pages)
-    if end > size:
-        return Completeness(complete=False, sentence=truncated(path.name, size, end), info=info)
+    size = nonempty_size(path)
+    if chain.end > size:
+        return Completeness(complete=False, sentence=truncated(path.name, size, chain.end), info=info)
     for number, page in enumerate(pages, start=1):
         if page.layout != pages[0].layout:
             sentence = f"Frame {number} of {path.name} is {_layout(page)}, but the first frame is {_layout(pages[0])}."
@@ -42,6 +46,9 @@ def check_structure(path: Path) -> Completeness:
         if not _strips_filled(page):
             sentence = f"Frame {number} of {path.name} has strips without their pixels."
             return Completeness(complete=False, sentence=sentence, info=info)
+    if _tail_is_blank(path, size, chain):
+        sentence = f"The end of {path.name} is all zeros: it looks preallocated and not yet filled."
+        return Completeness(complete=False, sentence=sentence, info=info)
     return Completeness(complete=True, sentence=f"{path.name} is complete.", info=info)
 
 
@@ -49,11 +56,11 @@ def iterate_frames(path: Path, info: MovieInfo) -> Iterator[Image]:
     """Yield the frames `(y, x)` in MRC row order, decoded by several threads a few frames ahead."""
     from frazil.io.movies import _tiff_pixels
 
-    pages = directory.read_pages(path)
+    pages = directory.read_pages(path).pages
     return _tiff_pixels.iterate_pages(path, pages[: info.frame_count])
 
 
-def _info(path: Path, pages: list[directory.Page]) -> MovieInfo:
+def _info(path: Path, pages: tuple[directory.Page, ...]) -> MovieInfo:
     """Return the movie's header data, checked against the limits."""
     first = pages[0]
     info = MovieInfo(
@@ -78,6 +85,20 @@ def _strips_filled(page: directory.Page) -> bool:
         return False
     frame_bytes = page.height_px * page.width_px * DTYPE_BYTES[page.dtype]
     return page.compression != directory.NONE or sum(page.byte_counts) >= frame_bytes
+
+
+def _tail_is_blank(path: Path, size: int, chain: directory.Chain) -> bool:
+    """Say whether the file goes on in zeros behind all that is used, or the strip that lies last ends in many zeros.
+
+    That is how a file looks whose space was reserved before it was copied. Compressed pixels never hold such runs.
+    """
+    last = max(chain.pages, key=lambda page: page.end)
+    count = _COMPRESSED_TAIL_BYTES if last.compression != directory.NONE else _PLAIN_TAIL_BYTES
+    begin, end = (chain.end, size) if size > chain.end else (max(last.end - count, last.offsets[-1]), last.end)
+    with path.open("rb") as file:
+        file.seek(begin)
+        tail = file.read(min(end - begin, _PLAIN_TAIL_BYTES))
+    return len(tail) >= _UNUSED_MIN_BYTES and tail.count(0) == len(tail)
 
 
 def _layout(page: directory.Page) -> str:
