@@ -22,7 +22,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     `DiskFullError`.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    stem = os.fsdecode(os.fsencode(target.name)[:200])  # names have at most 255 bytes
+    temporary = target.with_name(f".{stem}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with disk_full_named(target):
             yield temporary

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from frazil.model.errors import InputError
+
+SIDE_MIN_PX = 64
+ELECTRONS_MAX = 60.0  # per pixel and frame: counts are uint8
 BadKind = Literal["empty", "truncated", "other_shape", "garbage"]
 
 
@@ -48,6 +52,17 @@ class SimulationParameters:
     hot_pixel_count: int = 12
     dead_pixel_count: int = 20
     defect_column_count: int = 1  # columns of the camera that never count, listed in the defect file
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated. Raises InputError."""
+        if min(self.width_px, self.height_px) < SIDE_MIN_PX or self.frame_count < 1 or self.movie_count < 0:
+            raise InputError("SIMULATION_SIZE", f"Movies have at least {SIDE_MIN_PX} px a side and one frame.")
+        if not 0.0 < self.electrons_per_px <= ELECTRONS_MAX:
+            raise InputError(
+                "SIMULATION_DOSE",
+                f"{self.electrons_per_px:.3g} electrons per pixel and frame do not fit a counting camera: "
+                f"choose dose and pixel size for more than 0 and at most {ELECTRONS_MAX:.0f}.",
+            )
 
     @property
     def electrons_per_px(self) -> float:

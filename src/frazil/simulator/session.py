@@ -115,7 +115,9 @@ def _deliver(
     """Write one movie piece by piece, then its metadata."""
     path, companion = out / movie_path(index, delivery), out / companion_path(index, delivery)
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = movie.frames if bad != "other_shape" else np.ascontiguousarray(movie.frames[:, :-32, :-64])
+    frames = movie.frames
+    if bad == "other_shape":
+        frames = np.ascontiguousarray(frames[:, frames.shape[1] // 4 :, frames.shape[2] // 4 :])
     data = encode_tiff(frames) if delivery.movie_format == "tiff" else encode_mrc(frames, parameters.pixel_size_angstrom)
     write_in_pieces(path, spoil(data, bad), delivery, sleep)
     place = place_of(index, delivery)

@@ -14,6 +14,7 @@ from frazil.io.metadata import read_metadata
 from frazil.io.movies import read_info, read_movie, structure_complete
 from frazil.io.mrc import read_mrc
 from frazil.io.star import read_star
+from frazil.model.errors import InputError
 from frazil.simulator import (
     DEFECTS_NAME,
     GAIN_NAME,
@@ -179,12 +180,27 @@ def test_bad_movies(tmp_path: Path) -> None:
     )
     assert [movie.bad for movie in delivered] == ["empty", "truncated", "other_shape", "garbage", None]
     assert [structure_complete(movie.path).complete for movie in delivered] == [False, False, True, False, True]
-    assert read_info(delivered[2].path).width_px == 128
+    assert read_info(delivered[2].path).width_px < TINY.width_px
     assert "truncated" in structure_complete(delivered[1].path).sentence
     table: Any = read_star(tmp_path / "truth" / "bad_movies.star")["bad_movies"]
     assert table["frazilKind"] == ["empty", "truncated", "other_shape", "garbage"]
     good: Any = read_star(tmp_path / "truth" / "micrographs.star")["micrographs"]
     assert len(good["rlnMicrographName"]) == 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (131, 97)])
+def test_small_and_odd_frames(tmp_path: Path, width: int, height: int) -> None:
+    odd = replace(TINY, movie_count=1, width_px=width, height_px=height)
+    assert read_movie(write_session(odd, tmp_path)[0].path).shape == (3, height, width)
+
+
+def test_what_cannot_be_simulated_is_refused() -> None:
+    with pytest.raises(InputError, match="at least 64 px"):
+        replace(TINY, width_px=32)
+    with pytest.raises(InputError, match="do not fit a counting camera"):
+        replace(TINY, dose_per_frame_e_per_angstrom2=40.0)
+    with pytest.raises(InputError, match="do not fit a counting camera"):
+        replace(TINY, dose_per_frame_e_per_angstrom2=0.0)
 
 
 def test_stopping_the_session(tmp_path: Path) -> None:
