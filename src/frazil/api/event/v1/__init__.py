@@ -1,0 +1,1 @@
+"""Generated stubs of the contract in protos/; never edited."""
