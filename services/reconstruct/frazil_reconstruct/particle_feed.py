@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.api.reconstruction.v1 import reconstruction_pb2 as wire
-from frazil.io.particles import read_particles, read_table
+from frazil.io.particles import read_particles
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
 
@@ -37,9 +35,3 @@ def read_block(session_folder: Path, block: wire.ParticleBlock) -> ParticleBlock
             amplitude_contrast=float(first["amplitude_contrast"]),
         ),
     )
-
-
-def read_uids(session_folder: Path, block: wire.ParticleBlock) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """Read the identities of a block's particles; for a RETRACT block those of the block it withdraws."""
-    uids: np.ndarray[tuple[int], np.dtype[np.uint64]] = read_table(session_folder / block.particle_table)["uid"]
-    return uids

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from frazil import array
 from frazil.algorithms.class2d.parameters import Class2dParameters
 from frazil.algorithms.class2d.state import Class2dState, from_arrays
@@ -18,7 +20,7 @@ from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.io.checkpoint import load_newest, write_checkpoint
 from frazil.worker import WorkerContext
 from frazil_reconstruct.class_output import write_classes
-from frazil_reconstruct.particle_feed import read_block, read_uids
+from frazil_reconstruct.particle_feed import read_block
 
 CHECKPOINT_SECONDS = 60.0
 PUBLISH_SECONDS = 5.0
@@ -53,7 +55,8 @@ class _Classification:
         self._clock = clock
         self._stream: Streaming2d | None = None
         self._pixel_size_angstrom = 0.0
-        self._cursor = 0
+        self._cursor = 0  # a resumed run reads every block again: its images are not in the checkpoint
+        self._uids: dict[int, np.ndarray[Any, Any]] = {}
         self._number = max((c.number for c in context.checkpoints), default=0)
         self._resumed = self._load_state()
         self._saved_at = self._published_at = clock()
@@ -89,8 +92,9 @@ class _Classification:
         """Add or withdraw a block; the first one begins the run, since it tells box and pixel size."""
         folder = self._context.session_folder
         if block.kind == wire.ParticleBlock.KIND_RETRACT:
-            if self._stream is not None:
-                self._stream.retract(block.sequence, read_uids(folder, block))
+            withdrawn = self._uids.pop(block.retracts_sequence, None)
+            if self._stream is not None and withdrawn is not None:
+                self._stream.retract(block.sequence, withdrawn)
         else:
             particles = read_block(folder, block)
             if self._stream is None:
@@ -103,6 +107,7 @@ class _Classification:
                     state=self._resumed,
                 )
             self._stream.add_block(particles)
+            self._uids[block.sequence] = particles.uid
         self._cursor = block.sequence
 
     def _work(self, *, finalise: bool) -> bool:
