@@ -7,6 +7,7 @@ import gzip
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from integration.web.conftest import CHANGE
 from integration.web.fake_scheduler import FakeScheduler
 from integration.web.fake_session import Microscope, add_resources
@@ -179,7 +180,9 @@ async def test_json_travels_compressed(client: httpx.AsyncClient, ledger: FakeSc
     assert len(raw) * 4 < len(gzip.decompress(raw))
 
 
-async def test_an_unreachable_scheduler_is_said_and_recovers(client: httpx.AsyncClient, ledger: FakeScheduler) -> None:
+async def test_an_unreachable_scheduler_is_said_and_recovers(
+    app: FastAPI, client: httpx.AsyncClient, ledger: FakeScheduler
+) -> None:
     await ledger.add_session("grid7")
     assert (await client.get("/api/sessions")).status_code == 200
     await ledger.stop()
@@ -188,7 +191,6 @@ async def test_an_unreachable_scheduler_is_said_and_recovers(client: httpx.Async
     assert ledger.address in reply.json()["sentence"]
     assert (await client.get("/healthz")).json() == {"status": "ok", "scheduler": "unreachable"}
     await ledger.start(ledger.address)
-    async with asyncio.timeout(10):
-        while (await client.get("/api/sessions")).status_code != 200:
-            await asyncio.sleep(0.02)
+    await asyncio.wait_for(app.state.scheduler._channel.channel_ready(), 10)
+    assert (await client.get("/api/sessions")).status_code == 200
     assert (await client.get("/healthz")).json()["scheduler"] == "reachable"

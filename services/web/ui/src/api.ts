@@ -1,0 +1,137 @@
+// The service's JSON API: one function per question; failures are ApiError with the server's own sentence.
+import type { ClassAverages, ExplainWaitResponse, Exposure, ExposureSummary, Job, Lane, Node, Session } from "./records";
+
+/** A refusal or failure, as the server words it. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly reason: string,
+    sentence: string,
+    readonly fields: Readonly<Record<string, string>> = {},
+  ) {
+    super(sentence);
+  }
+}
+
+export interface Resources {
+  readonly nodes: readonly Node[];
+  readonly lanes: readonly Lane[];
+  readonly jobs: readonly Job[];
+}
+
+export interface Snapshot extends Resources {
+  readonly sequence: number;
+  readonly time: number;
+  readonly sessions: readonly Session[];
+}
+
+export interface SessionSnapshot extends Resources {
+  readonly sequence: number;
+  readonly time: number;
+  readonly session: Session;
+  readonly exposures: ExposureTable;
+  readonly classes: ClassAverages | null;
+}
+
+export interface ExposureTable {
+  readonly columns: readonly string[];
+  readonly rows: readonly (readonly unknown[])[];
+}
+
+export interface Picks {
+  readonly width_px: number;
+  readonly height_px: number;
+  readonly pixel_size_angstrom: number;
+  readonly x: readonly (number | null)[];
+  readonly y: readonly (number | null)[];
+  readonly score: readonly (number | null)[];
+}
+
+export interface MotionTrack {
+  readonly x_angstrom: readonly (number | null)[];
+  readonly y_angstrom: readonly (number | null)[];
+}
+
+export interface NewSession {
+  readonly name: string;
+  readonly parameters: Readonly<Record<string, string | number | null>>;
+  readonly compute: Readonly<Record<string, string | number | null>>;
+}
+
+export type SessionVerb = "start" | "pause" | "complete" | "retry-quarantined";
+
+export const getSnapshot = (): Promise<Snapshot> => get("/api/snapshot");
+
+export const getSessionSnapshot = (session: string): Promise<SessionSnapshot> =>
+  get(`/api/sessions/${encodeURIComponent(session)}/snapshot`);
+
+export const getSessions = (): Promise<{ sessions: readonly Session[]; time: number }> => get("/api/sessions");
+
+export const getSession = (session: string): Promise<{ session: Session; time: number }> =>
+  get(`/api/sessions/${encodeURIComponent(session)}`);
+
+export const getExposure = (exposureId: string): Promise<{ exposure: Exposure & { version: string } }> =>
+  get(`/api/exposures/${encodeURIComponent(exposureId)}`);
+
+export const getPicks = (exposureId: string, version: string): Promise<Picks> =>
+  get(`/api/exposures/${encodeURIComponent(exposureId)}/picks.json?v=${version}`);
+
+export const getMotion = (exposureId: string, version: string): Promise<MotionTrack> =>
+  get(`/api/exposures/${encodeURIComponent(exposureId)}/motion.json?v=${version}`);
+
+export const getWait = (jobId: string): Promise<{ wait: ExplainWaitResponse }> =>
+  get(`/api/jobs/${encodeURIComponent(jobId)}/wait`);
+
+export const thumbnailAddress = (exposure: Pick<ExposureSummary, "exposure_id" | "version">): string =>
+  `/api/exposures/${encodeURIComponent(exposure.exposure_id)}/thumbnail.png?v=${exposure.version}`;
+
+export const spectrumAddress = (exposure: Pick<ExposureSummary, "exposure_id" | "version">): string =>
+  `/api/exposures/${encodeURIComponent(exposure.exposure_id)}/spectrum.png?v=${exposure.version}`;
+
+export const sheetAddress = (classes: ClassAverages): string =>
+  `/api/sessions/${encodeURIComponent(classes.session_id)}/classes/${classes.revision}/sheet.png`;
+
+export const createSession = (session: NewSession, requestId: string): Promise<{ session: Session }> =>
+  post("/api/sessions", { ...session, request_id: requestId });
+
+export const changeSession = (session: string, verb: SessionVerb, requestId: string): Promise<{ session?: Session }> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/${verb}`, { request_id: requestId });
+
+/** Return a fresh request id; keep it over retries of one wish. (`crypto.randomUUID` is missing on plain http.) */
+export function newRequestId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Turn rows of a table into objects. */
+export function readExposures(table: ExposureTable): ExposureSummary[] {
+  return table.rows.map((row) => {
+    const found: Record<string, unknown> = {};
+    table.columns.forEach((column, place) => {
+      found[column] = row[place];
+    });
+    return found as unknown as ExposureSummary;
+  });
+}
+
+function get<T>(path: string): Promise<T> {
+  return ask(path, {});
+}
+
+function post<T>(path: string, body: unknown): Promise<T> {
+  const headers = { "Content-Type": "application/json", "X-Frazil": "1" };
+  return ask(path, { method: "POST", headers, body: JSON.stringify(body) });
+}
+
+async function ask<T>(path: string, init: RequestInit): Promise<T> {
+  let reply: Response;
+  try {
+    reply = await fetch(path, init);
+  } catch {
+    throw new ApiError(0, "SERVICE_UNREACHABLE", "Frazil's web service does not answer; trying again.");
+  }
+  const content: unknown = await reply.json().catch(() => null);
+  if (reply.ok && content !== null) return content as T;
+  const problem = (content ?? {}) as { reason?: string; sentence?: string; fields?: Record<string, string> };
+  const sentence = problem.sentence ?? `The web service answered ${reply.status}.`;
+  throw new ApiError(reply.status, problem.reason ?? "UNKNOWN", sentence, problem.fields ?? {});
+}

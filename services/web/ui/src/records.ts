@@ -1,0 +1,259 @@
+// Made by generate_types.py from protos/; never edited. Times are seconds since 1970; null: not set, or no number.
+
+export interface Blocker {
+  readonly slot_key: string;
+  readonly job_id: string;
+  readonly job_type: string;
+  readonly session_id: string;
+  readonly indefinite: boolean;
+  readonly since: number | null;
+}
+
+export interface ClassAverage {
+  readonly class_number: number;
+  readonly particle_count: number;
+  readonly resolution_angstrom: number | null;
+  readonly effective_classes: number | null;
+  readonly junk: boolean;
+}
+
+export interface ClassAverages {
+  readonly session_id: string;
+  readonly job_id: string;
+  readonly revision: number;
+  readonly particle_block_sequence: number;
+  readonly particle_count: number;
+  readonly box_px: number;
+  readonly pixel_size_angstrom: number | null;
+  readonly averages: string;
+  readonly sheet: string;
+  readonly sheet_columns: number;
+  readonly sheet_tile_px: number;
+  readonly assignments: string;
+  readonly classes: readonly ClassAverage[];
+  readonly final: boolean;
+  readonly publish_time: number | null;
+}
+
+export interface ComputeResources {
+  readonly preprocessing_lane: string;
+  readonly preprocessing_workers: number;
+  readonly reconstruction_lane: string;
+}
+
+export interface ExplainWaitResponse {
+  readonly reason: string;
+  readonly sentence: string;
+  readonly position: number;
+  readonly blockers: readonly Blocker[];
+  readonly remedy: string;
+}
+
+export interface Exposure {
+  readonly exposure_id: string;
+  readonly session_id: string;
+  readonly number: number;
+  readonly file: MovieFile | null;
+  readonly metadata: MovieMetadata | null;
+  readonly generation: number;
+  readonly state: "unspecified" | "ready" | "running" | "done" | "quarantined" | "unknown";
+  readonly attempts: number;
+  readonly failure: string;
+  readonly result: ExposureResult | null;
+  readonly register_time: number | null;
+  readonly finish_time: number | null;
+}
+
+export interface ExposureResult {
+  readonly folder: string;
+  readonly micrograph: string;
+  readonly thumbnail: string;
+  readonly spectrum: string;
+  readonly motion_star: string;
+  readonly picks_star: string;
+  readonly particles: string;
+  readonly particle_table: string;
+  readonly width_px: number;
+  readonly height_px: number;
+  readonly pixel_size_angstrom: number | null;
+  readonly voltage_kv: number | null;
+  readonly spherical_aberration_mm: number | null;
+  readonly amplitude_contrast: number | null;
+  readonly dose_per_frame_e_per_angstrom2: number | null;
+  readonly motion_total_angstrom: number | null;
+  readonly motion_early_angstrom: number | null;
+  readonly motion_late_angstrom: number | null;
+  readonly motion_converged: boolean;
+  readonly defocus_u_angstrom: number | null;
+  readonly defocus_v_angstrom: number | null;
+  readonly defocus_angle_degrees: number | null;
+  readonly phase_shift_degrees: number | null;
+  readonly ctf_score: number | null;
+  readonly ctf_fit_resolution_angstrom: number | null;
+  readonly pick_count: number;
+  readonly particle_count: number;
+  readonly particle_box_px: number;
+  readonly particle_pixel_size_angstrom: number | null;
+  readonly stage_seconds: Readonly<Record<string, number | null>>;
+  readonly warnings: readonly string[];
+}
+
+export interface GpuSlot {
+  readonly slot_key: string;
+  readonly node_id: string;
+  readonly kind: "unspecified" | "gpu" | "cpu" | "unknown";
+  readonly device_name: string;
+  readonly memory_mib: number;
+  readonly quarantined: string;
+  readonly lease: Lease | null;
+}
+
+export interface Job {
+  readonly job_id: string;
+  readonly sequence: number;
+  readonly session_id: string;
+  readonly job_type: string;
+  readonly lane: string;
+  readonly state: "unspecified" | "waiting" | "starting" | "running" | "stopping" | "paused" | "done" | "failed" | "cancelled" | "unknown";
+  readonly reason: string;
+  readonly lease: Lease | null;
+  readonly progress: string;
+  readonly failures: number;
+}
+
+export interface Lane {
+  readonly name: string;
+  readonly backend: string;
+  readonly node_globs: readonly string[];
+}
+
+export interface Lease {
+  readonly lease_id: string;
+  readonly epoch: number;
+  readonly slot_key: string;
+  readonly job_id: string;
+  readonly state: "unspecified" | "reserved" | "held" | "releasing" | "lost" | "closed" | "unknown";
+  readonly grant_time: number | null;
+}
+
+export interface MovieFile {
+  readonly relative_path: string;
+  readonly size_bytes: number;
+  readonly modified_ns: number;
+  readonly inode: string;
+  readonly frame_count: number;
+  readonly width_px: number;
+  readonly height_px: number;
+  readonly defect: string;
+}
+
+export interface MovieMetadata {
+  readonly pixel_size_angstrom: number | null;
+  readonly voltage_kv: number | null;
+  readonly spherical_aberration_mm: number | null;
+  readonly dose_per_frame_e_per_angstrom2: number | null;
+  readonly total_dose_e_per_angstrom2: number | null;
+  readonly frame_count: number | null;
+  readonly width_px: number | null;
+  readonly height_px: number | null;
+  readonly beam_shift_x: number | null;
+  readonly beam_shift_y: number | null;
+  readonly stage_x_um: number | null;
+  readonly stage_y_um: number | null;
+  readonly acquired_at: string | null;
+  readonly grid_square: string | null;
+  readonly foil_hole: string | null;
+  readonly gain_path: string | null;
+  readonly provenance: Readonly<Record<string, string>>;
+}
+
+export interface Node {
+  readonly node_id: string;
+  readonly state: "unspecified" | "up" | "suspect" | "lost" | "unknown";
+  readonly programs: readonly string[];
+  readonly slots: readonly GpuSlot[];
+  readonly last_seen_time: number | null;
+}
+
+export interface Notice {
+  readonly level: string;
+  readonly sentence: string;
+}
+
+export interface ScanStatus {
+  readonly sweeps: number;
+  readonly files_seen: number;
+  readonly files_settling: number;
+  readonly seconds_since_change: number | null;
+  readonly problem: string;
+}
+
+export interface Session {
+  readonly session_id: string;
+  readonly name: string;
+  readonly state: "unspecified" | "paused" | "running" | "pausing" | "completing" | "completed" | "unknown";
+  readonly state_reason: string;
+  readonly parameters: SessionParameters | null;
+  readonly compute: ComputeResources | null;
+  readonly folder: string;
+  readonly counts: SessionCounts | null;
+  readonly scan: ScanStatus | null;
+  readonly create_time: number | null;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface SessionCounts {
+  readonly found: number;
+  readonly ready: number;
+  readonly running: number;
+  readonly done: number;
+  readonly quarantined: number;
+  readonly particles: number;
+  readonly particle_block_sequence: number;
+  readonly particles_classified: number;
+}
+
+export interface SessionParameters {
+  readonly movie_folder: string;
+  readonly movie_glob: string;
+  readonly metadata_folder: string;
+  readonly pixel_size_angstrom: number | null;
+  readonly voltage_kv: number | null;
+  readonly spherical_aberration_mm: number | null;
+  readonly amplitude_contrast: number | null;
+  readonly dose_per_frame_e_per_angstrom2: number | null;
+  readonly gain_path: string;
+  readonly gain_flip: string;
+  readonly gain_rotate: number;
+  readonly defects_path: string;
+  readonly particle_diameter_angstrom: number | null;
+  readonly particle_diameter_max_angstrom: number | null;
+  readonly box_size_px: number;
+  readonly output_box_px: number;
+  readonly class_count: number;
+  readonly class_max_resolution_angstrom: number | null;
+  readonly seed: number;
+  readonly until: string;
+}
+
+export interface ExposureSummary {
+  readonly exposure_id: string;
+  readonly number: number;
+  readonly relative_path: string;
+  readonly state: "unspecified" | "ready" | "running" | "done" | "quarantined" | "unknown";
+  readonly failure: string;
+  readonly version: string;
+  readonly register_time: number | null;
+  readonly finish_time: number | null;
+  readonly width_px: number | null;
+  readonly height_px: number | null;
+  readonly motion_total_angstrom: number | null;
+  readonly motion_converged: boolean | null;
+  readonly defocus_u_angstrom: number | null;
+  readonly defocus_v_angstrom: number | null;
+  readonly ctf_fit_resolution_angstrom: number | null;
+  readonly ctf_score: number | null;
+  readonly pick_count: number | null;
+  readonly particle_count: number | null;
+  readonly warning_count: number | null;
+}

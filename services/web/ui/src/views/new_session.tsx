@@ -1,0 +1,263 @@
+// The form for a new session. The server judges the fields; its sentences are shown where they belong.
+import { type FormEvent, type ReactNode, useEffect, useRef, useState } from "react";
+import { ApiError, changeSession, createSession, newRequestId, type NewSession } from "../api";
+import type { Lane } from "../records";
+import { navigate, sessionPath } from "../router";
+import { Alert, Dialog } from "./parts";
+
+interface Field {
+  readonly name: string;
+  readonly label: string;
+  readonly kind: "text" | "number" | "select";
+  readonly unit?: string;
+  readonly placeholder?: string;
+  readonly hint?: string;
+  readonly options?: readonly (readonly [string, string])[];
+  readonly wide?: boolean;
+}
+
+const FROM_METADATA = "from metadata";
+
+const MAIN: readonly Field[] = [
+  { name: "name", label: "Name", kind: "text", placeholder: "apoferritin-grid7", hint: "Also the name of its folder" },
+  {
+    name: "movie_folder",
+    label: "Movie folder",
+    kind: "text",
+    placeholder: "/data/microscope/grid7",
+    hint: "As the machine that runs Frazil sees it; never written to",
+    wide: true,
+  },
+  { name: "particle_diameter_angstrom", label: "Particle diameter", kind: "number", unit: "Å", placeholder: "140" },
+  {
+    name: "particle_diameter_max_angstrom",
+    label: "Largest diameter",
+    kind: "number",
+    unit: "Å",
+    placeholder: "same",
+    hint: "For elongated particles",
+  },
+];
+
+const MICROSCOPE: readonly Field[] = [
+  { name: "pixel_size_angstrom", label: "Pixel size", kind: "number", unit: "Å", placeholder: FROM_METADATA },
+  { name: "voltage_kv", label: "Voltage", kind: "number", unit: "kV", placeholder: FROM_METADATA },
+  { name: "spherical_aberration_mm", label: "Cs", kind: "number", unit: "mm", placeholder: FROM_METADATA },
+  { name: "amplitude_contrast", label: "Amplitude contrast", kind: "number", placeholder: "0.1" },
+  {
+    name: "dose_per_frame_e_per_angstrom2",
+    label: "Dose per frame",
+    kind: "number",
+    unit: "e/Å²",
+    placeholder: FROM_METADATA,
+  },
+];
+
+const FILES: readonly Field[] = [
+  { name: "movie_glob", label: "Movies", kind: "text", placeholder: "every movie", hint: "Pattern below the folder" },
+  { name: "gain_path", label: "Gain reference", kind: "text", placeholder: "none, or from metadata" },
+  {
+    name: "gain_flip",
+    label: "Flip gain",
+    kind: "select",
+    options: [
+      ["none", "no"],
+      ["x", "along x"],
+      ["y", "along y"],
+    ],
+  },
+  {
+    name: "gain_rotate",
+    label: "Rotate gain",
+    kind: "select",
+    options: [
+      ["0", "no"],
+      ["1", "90°"],
+      ["2", "180°"],
+      ["3", "270°"],
+    ],
+  },
+  { name: "defects_path", label: "Defect file", kind: "text", placeholder: "none" },
+];
+
+const PROCESSING: readonly Field[] = [
+  { name: "box_size_px", label: "Box", kind: "number", unit: "px", placeholder: "advised" },
+  { name: "class_count", label: "2D classes", kind: "number", placeholder: "50" },
+  { name: "preprocessing_workers", label: "Preprocessing workers", kind: "number", placeholder: "1" },
+  {
+    name: "until",
+    label: "Stop after",
+    kind: "select",
+    options: [
+      ["", "the last stage"],
+      ["preprocess", "preprocessing"],
+      ["class2d", "2D classes"],
+    ],
+  },
+];
+
+const COMPUTE = new Set(["preprocessing_workers", "preprocessing_lane", "reconstruction_lane"]);
+
+type Values = Readonly<Record<string, string>>;
+
+/** Turn the form's texts into what the service expects; a text that is no number is sent as it is, for the server to refuse. */
+export function readForm(values: Values): NewSession {
+  const parameters: Record<string, string | number | null> = {};
+  const compute: Record<string, string | number | null> = {};
+  const numbers = new Set([...MAIN, ...MICROSCOPE, ...FILES, ...PROCESSING].filter(isNumber).map((field) => field.name));
+  for (const [name, text] of Object.entries(values)) {
+    const trimmed = text.trim();
+    if (name === "name" || trimmed === "") continue;
+    const number = Number(trimmed.replace(",", "."));
+    const value = numbers.has(name) && Number.isFinite(number) ? number : trimmed;
+    (COMPUTE.has(name) ? compute : parameters)[name] = value;
+  }
+  return { name: (values["name"] ?? "").trim(), parameters, compute };
+}
+
+function isNumber(field: Field): boolean {
+  return field.kind === "number" || field.name === "gain_rotate";
+}
+
+export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly Lane[]; readonly onClose: () => void }): ReactNode {
+  const [values, setValues] = useState<Values>({});
+  const [problems, setProblems] = useState<Values>({});
+  const [problem, setProblem] = useState("");
+  const [busy, setBusy] = useState(false);
+  const form = useRef<HTMLFormElement>(null);
+  // One wish, one id: pressing the button again after a lost reply does not make a second session.
+  const wish = useRef({ body: "", id: newRequestId() });
+
+  useEffect(() => {
+    const first = Object.keys(problems)[0];
+    if (first !== undefined) form.current?.querySelector<HTMLElement>(`[name="${CSS.escape(first)}"]`)?.focus();
+  }, [problems]);
+
+  const send = async (start: boolean): Promise<void> => {
+    const session = readForm(values);
+    const body = JSON.stringify(session);
+    if (wish.current.body !== body) wish.current = { body, id: newRequestId() };
+    setBusy(true);
+    setProblem("");
+    setProblems({});
+    try {
+      const created = (await createSession(session, wish.current.id)).session;
+      if (start) await changeSession(created.session_id, "start", `${wish.current.id}-start`);
+      navigate(sessionPath(created.session_id));
+    } catch (error) {
+      const fields = error instanceof ApiError ? error.fields : {};
+      setProblems(fields);
+      setProblem(error instanceof Error ? error.message : "The session could not be created.");
+      setBusy(false);
+    }
+  };
+
+  const submit = (event: FormEvent): void => {
+    event.preventDefault();
+    if (!busy) void send(true);
+  };
+
+  const draw = (field: Field): ReactNode => (
+    <FieldRow
+      key={field.name}
+      field={field}
+      value={values[field.name] ?? ""}
+      problem={problems[field.name] ?? ""}
+      onChange={(value) => {
+        setValues((old) => ({ ...old, [field.name]: value }));
+        setProblems((old) => Object.fromEntries(Object.entries(old).filter(([name]) => name !== field.name)));
+      }}
+    />
+  );
+  const laneFields: readonly Field[] = lanes.length < 2 ? [] : laneChoices(lanes);
+  return (
+    <Dialog label="New session" className="form-dialog" onClose={onClose}>
+      <form ref={form} onSubmit={submit} noValidate>
+        <h2>New session</h2>
+        {problem !== "" && <Alert tone="bad">{problem}</Alert>}
+        <fieldset className="fields">{MAIN.map(draw)}</fieldset>
+        <fieldset className="fields fields-five">
+          <legend>Microscope — leave empty what EPU or SerialEM wrote down</legend>
+          {MICROSCOPE.map(draw)}
+        </fieldset>
+        <fieldset className="fields fields-five">
+          <legend>Files</legend>
+          {FILES.map(draw)}
+        </fieldset>
+        <fieldset className="fields fields-five">
+          <legend>Processing</legend>
+          {[...PROCESSING, ...laneFields].map(draw)}
+        </fieldset>
+        <div className="form-actions">
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button type="button" disabled={busy} onClick={() => void send(false)}>
+            Create paused
+          </button>
+          <button type="submit" className="primary" disabled={busy}>
+            Create and start
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+function laneChoices(lanes: readonly Lane[]): readonly Field[] {
+  const options = [["", "default"], ...lanes.filter((lane) => lane.name !== "default").map((lane) => [lane.name, lane.name])] as [
+    string,
+    string,
+  ][];
+  return [
+    { name: "preprocessing_lane", label: "Preprocessing lane", kind: "select", options },
+    { name: "reconstruction_lane", label: "2D lane", kind: "select", options },
+  ];
+}
+
+function FieldRow(props: {
+  readonly field: Field;
+  readonly value: string;
+  readonly problem: string;
+  readonly onChange: (value: string) => void;
+}): ReactNode {
+  const { field, value, problem } = props;
+  const id = `field-${field.name}`;
+  const common = {
+    id,
+    name: field.name,
+    value,
+    "aria-invalid": problem !== "",
+    "aria-describedby": problem === "" ? undefined : `${id}-problem`,
+  };
+  return (
+    <div className={`field ${field.wide === true ? "field-wide" : ""}`}>
+      <label htmlFor={id}>{field.label}</label>
+      {field.kind === "select" ? (
+        <select {...common} onChange={(event) => props.onChange(event.target.value)}>
+          {field.options?.map(([option, name]) => (
+            <option key={option} value={option}>
+              {name}
+            </option>
+          ))}
+        </select>
+      ) : (
+        <div className="input">
+          <input
+            {...common}
+            type="text"
+            inputMode={field.kind === "number" ? "decimal" : "text"}
+            autoComplete="off"
+            spellCheck={false}
+            placeholder={field.placeholder}
+            onChange={(event) => props.onChange(event.target.value)}
+          />
+          {field.unit !== undefined && <span className="input-unit">{field.unit}</span>}
+        </div>
+      )}
+      <div id={`${id}-problem`} className={problem === "" ? "field-hint" : "field-problem"}>
+        {problem || field.hint || "\u00a0"}
+      </div>
+    </div>
+  );
+}
