@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import urllib.parse
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -157,12 +158,14 @@ def _leads_session(pid: int) -> bool:
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:
     try:
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            found = entry.stat()
-            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-                return True
+        descriptors = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 names only
     except OSError:
         return False  # it has ended, or belongs to another user
+    for descriptor in descriptors:
+        with suppress(OSError):  # closed meanwhile
+            found = Path(f"/proc/{pid}/fd/{descriptor}").stat()
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
     return False
 
 

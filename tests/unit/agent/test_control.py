@@ -1,0 +1,219 @@
+"""The agent's answers to the scheduler's messages."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from frazil.agent.control import Control, Node
+from frazil.agent.inventory import Slot
+from frazil.api.agent.v1.agent_pb2 import ConnectRequest, ConnectResponse, Probe, Start, Stop, Welcome
+from frazil.api.scheduler.v1.scheduler_pb2 import GpuSlot
+
+
+class Memory:
+    def __init__(self) -> None:
+        self.used = 0
+
+    def used_mib(self, uuid: str) -> int | None:
+        return self.used
+
+    def free_mib(self, uuid: str) -> int | None:
+        return 8000 - self.used
+
+
+class Desk:
+    """A control over the rig's children, with one processor slot and one GPU slot."""
+
+    def __init__(self, rig: Any) -> None:
+        self.rig = rig
+        self.memory = Memory()
+        self.gpu = Slot(slot_key="GPU-a#0", device_name="A100", memory_mib=8000, gpu_uuid="GPU-a")
+        self.control = self.successor(rig.children)
+
+    def successor(self, children: Any) -> Control:
+        node = Node(
+            node_id="node",
+            boot_id="boot",
+            incarnation="i",
+            slots=(self.rig.slot, self.gpu),
+            programs=("frazil-toy",),
+            baselines_mib={"GPU-a": 0},
+        )
+        return Control(node, self.rig.locks, children, self.memory, self.rig.clock)
+
+    def tell(self, message: Start | Stop | Probe | Welcome, term: int = 1) -> list[ConnectRequest]:
+        kind = type(message).__name__.lower()
+        return self.control.handle(ConnectResponse(term=term, **{kind: message}))
+
+    def until(self, kind: str, control: Control | None = None) -> Any:
+        """Tick, with the clock, until a message of a kind comes."""
+        seen: list[ConnectRequest] = []
+
+        def ticked() -> bool:
+            seen.extend((control or self.control).tick())
+            self.rig.clock.now += 0.05
+            return any(message.WhichOneof("message") == kind for message in seen)
+
+        self.rig.until(ticked)
+        return next(getattr(message, kind) for message in seen if message.WhichOneof("message") == kind)
+
+
+@pytest.fixture
+def desk(rig: Any) -> Desk:
+    return Desk(rig)
+
+
+def test_hello_says_who_it_is_and_what_it_has(desk: Desk) -> None:
+    hello = desk.control.hello().hello
+    assert (hello.node_id, hello.boot_id, hello.incarnation, list(hello.programs)) == ("node", "boot", "i", ["frazil-toy"])
+    assert [(s.slot_key, s.node_id, s.kind, s.memory_mib) for s in hello.slots] == [
+        ("cpu:node#0", "node", GpuSlot.KIND_CPU, 1000),
+        ("GPU-a#0", "node", GpuSlot.KIND_GPU, 8000),
+    ]
+    assert list(hello.held) == []
+
+
+def test_life_of_a_worker(desk: Desk) -> None:
+    (message,) = desk.tell(desk.rig.order())
+    assert (message.started.lease_id, message.started.epoch) == ("lease", 7)
+    (again,) = desk.tell(desk.rig.order())
+    assert again == message
+    beat = desk.control.beat().beat
+    assert beat.number == 1
+    assert [(h.slot_key, h.lease_id, h.epoch, h.pid) for h in beat.held] == [("cpu:node#0", "lease", 7, message.started.pid)]
+    desk.rig.until_ready()
+    assert desk.tell(Stop(lease_id="lease", epoch=7, mode=Stop.MODE_DRAIN, deadline_seconds=30)) == []
+    exited = desk.until("exited")
+    assert (exited.lease_id, exited.epoch, exited.exit_code, exited.refused) == ("lease", 7, 0, "")
+    assert "toy ready" in exited.log_tail
+    assert list(desk.control.beat().beat.held) == []
+
+
+def test_death_is_followed_by_proof_unasked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY", "exits1")
+    desk.tell(desk.rig.order())
+    proved = desk.until("proved_free")
+    assert (proved.slot_key, proved.lease_id, proved.epoch, proved.problem) == ("cpu:node#0", "lease", 7, "")
+    assert not desk.control.busy
+
+
+def test_start_and_stop_of_a_worker_that_ended_are_answered_with_its_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY", "exits4")
+    desk.tell(desk.rig.order())
+    exited = desk.until("exited")
+    assert desk.tell(desk.rig.order()) == [ConnectRequest(exited=exited)]
+    assert desk.tell(Stop(lease_id="lease", epoch=7)) == [ConnectRequest(exited=exited)]
+
+
+def test_stop_of_an_unknown_lease_is_answered_without_a_code(desk: Desk) -> None:
+    (message,) = desk.tell(Stop(lease_id="who", epoch=3, mode=Stop.MODE_KILL))
+    assert (message.exited.lease_id, message.exited.epoch) == ("who", 3)
+    assert not message.exited.HasField("exit_code")
+    assert message.exited.refused == ""
+
+
+def test_kill_is_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY", "stubborn")
+    desk.tell(desk.rig.order())
+    desk.tell(Stop(lease_id="lease", epoch=7, mode=Stop.MODE_KILL))
+    assert desk.until("exited").exit_code == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"program": "rm"}, "NO_PROGRAM"), ({"slot_key": "cpu:node#9"}, "NO_SLOT"), ({}, "STALE_EPOCH")],
+)
+def test_refused_starts(desk: Desk, change: dict[str, str], reason: str) -> None:
+    desk.rig.locks.raise_amax("cpu:node#0", 50)
+    order = desk.rig.order()
+    order.MergeFrom(Start(**change))  # type: ignore[arg-type]
+    (message,) = desk.tell(order)
+    assert message.exited.refused == reason
+    assert message.exited.log_tail != ""
+    assert not desk.control.busy
+
+
+def test_older_scheduler_is_not_obeyed(desk: Desk) -> None:
+    desk.tell(Welcome(), term=5)
+    (message,) = desk.tell(desk.rig.order(), term=4)
+    assert message.exited.refused == "STALE_TERM"
+    assert desk.rig.locks.read("cpu:node#0").amax == 0
+    desk.tell(desk.rig.order(), term=5)
+    assert desk.tell(Stop(lease_id="lease", epoch=7, mode=Stop.MODE_KILL), term=4) == []
+    assert len(desk.control.workers) == 1
+
+
+def test_gpu_that_others_use_is_refused_before_anything_starts(desk: Desk) -> None:
+    desk.memory.used = 6000
+    order = desk.rig.order()
+    order.slot_key, order.memory_mib = "GPU-a#0", 8000
+    (message,) = desk.tell(order)
+    assert message.exited.refused == "GPU_BUSY_EXTERNAL"
+    assert "2,000 MiB are free" in message.exited.log_tail
+    assert desk.rig.locks.read("GPU-a#0").amax == 0  # the same order may come again
+    desk.memory.used = 200
+    assert desk.tell(order)[0].HasField("started")
+
+
+def test_memory_of_a_dead_worker_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY", "exits0")
+    order = desk.rig.order()
+    order.slot_key = "GPU-a#0"
+    desk.tell(order)
+    desk.memory.used = 5000
+    desk.until("exited")
+    desk.rig.clock.now += 30
+    assert desk.control.tick() == []
+    desk.memory.used = 100
+    assert desk.until("proved_free").problem == ""
+
+
+def test_probe_while_the_lock_is_held_says_why_after_a_minute(desk: Desk) -> None:
+    desk.tell(desk.rig.order())
+    for _ in range(3):  # it is sent again and again
+        assert desk.tell(Probe(slot_key="cpu:node#0", lease_id="lease", epoch=7)) == []
+        desk.rig.clock.now += 25
+        messages = desk.control.tick()
+    (message,) = messages
+    assert "still held" in message.proved_free.problem
+
+
+def test_probe_of_a_slot_without_lease_or_configuration(desk: Desk) -> None:
+    desk.tell(Probe(slot_key="cpu:node#0"))
+    assert desk.until("proved_free").lease_id == ""
+    desk.tell(Probe(slot_key="cpu:node#77", lease_id="l", epoch=3))
+    proved = desk.until("proved_free")
+    assert (proved.slot_key, proved.epoch, proved.problem) == ("cpu:node#77", 3, "")
+
+
+def test_start_that_was_under_way_during_the_proof_is_refused(desk: Desk) -> None:
+    desk.tell(Probe(slot_key="cpu:node#0", lease_id="lease", epoch=7))
+    assert desk.until("proved_free").problem == ""
+    (message,) = desk.tell(desk.rig.order())
+    assert message.exited.refused == "STALE_EPOCH"
+
+
+def test_restarted_agent_reports_adopts_and_kills_what_is_disowned(desk: Desk) -> None:
+    (message,) = desk.tell(desk.rig.order())
+    successor = desk.successor(desk.rig.another())
+    (held,) = successor.hello().hello.held
+    assert (held.lease_id, held.epoch, held.pid) == ("lease", 7, message.started.pid)
+    successor.handle(ConnectResponse(term=1, welcome=Welcome(adopt=["lease"])))
+    assert len(successor.workers) == 1
+    assert desk.control.tick() == []
+    successor.handle(ConnectResponse(term=1, welcome=Welcome(kill=["lease"])))
+    assert desk.until("exited").exit_code == -signal.SIGKILL
+    exited = desk.until("exited", successor)
+    assert not exited.HasField("exit_code")
+
+
+def test_draining_agent_starts_nothing(desk: Desk) -> None:
+    desk.tell(desk.rig.order())
+    desk.rig.until_ready()
+    desk.control.drain(30.0)
+    assert desk.tell(desk.rig.order(epoch=8, lease="next")) == []
+    assert desk.until("exited").exit_code == 0
+    assert not desk.control.busy

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from frazil.agent.__main__ import AgentSettings, find_slots
+from frazil.agent.inventory import (
+    DeclaredGpu,
+    Gpu,
+    Nvml,
+    core_count,
+    cpu_slots,
+    gpu_slots,
+    host_memory_mib,
+    visible_gpus,
+)
+from frazil.agent.locks import LockFolder
+from frazil.agent.prove_free import Baselines
+from frazil.model.errors import FrazilError
+
+MIB = 2**20
+
+
+class Library:
+    """pynvml's functions over a list of GPUs; what is missing raises, as on an old driver."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, *gpus: dict[str, Any], driver: bool = True) -> None:
+        self.cards = gpus
+        self.driver = driver
+
+    def nvmlInit(self) -> None:
+        if not self.driver:
+            raise self.NVMLError
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> dict[str, Any]:
+        if self.cards[index].get("lost"):
+            raise self.NVMLError
+        return self.cards[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> dict[str, Any]:
+        for card in self.cards:
+            for device in (card, *card.get("mig", ())):
+                if device and device["uuid"] == uuid:
+                    return device
+        raise self.NVMLError
+
+    def nvmlDeviceGetUUID(self, device: dict[str, Any]) -> bytes:
+        return device["uuid"].encode()  # older pynvml gives bytes
+
+    def nvmlDeviceGetName(self, device: dict[str, Any]) -> str:
+        if "name" not in device:
+            raise self.NVMLError
+        return device["name"]
+
+    def nvmlDeviceGetMemoryInfo(self, device: dict[str, Any]) -> SimpleNamespace:
+        total, used = device["mib"] * MIB, device.get("used", 0) * MIB
+        return SimpleNamespace(total=total, used=used, free=total - used)
+
+    def nvmlDeviceGetMigMode(self, device: dict[str, Any]) -> list[int]:
+        if "mig" not in device:
+            raise self.NVMLError
+        return [1, 1]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, device: dict[str, Any]) -> int:
+        return len(device["mig"])
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: dict[str, Any], index: int) -> dict[str, Any]:
+        if device["mig"][index] is None:
+            raise self.NVMLError
+        return device["mig"][index]
+
+
+A100 = {"uuid": "GPU-a", "name": "A100", "mib": 40960, "used": 1000}
+RTX = {"uuid": "GPU-b", "name": "RTX", "mib": 24576}
+
+
+def test_gpus_as_the_driver_reports_them() -> None:
+    nvml = Nvml(Library(A100, RTX))
+    assert nvml.gpus() == (
+        Gpu(uuid="GPU-a", name="A100", memory_mib=40960, index=0),
+        Gpu(uuid="GPU-b", name="RTX", memory_mib=24576, index=1),
+    )
+    assert (nvml.used_mib("GPU-a"), nvml.free_mib("GPU-a")) == (1000, 39960)
+    assert nvml.used_mib("GPU-zz") is None
+
+
+def test_machine_without_a_driver_has_no_gpus() -> None:
+    nvml = Nvml(Library(driver=False))
+    assert nvml.gpus() == ()
+    assert nvml.used_mib("GPU-a") is None
+    assert nvml.free_mib("GPU-a") is None
+
+
+def test_lost_gpu_is_no_slot_and_the_others_are() -> None:
+    assert [gpu.uuid for gpu in Nvml(Library({**A100, "lost": True}, RTX)).gpus()] == ["GPU-b"]
+
+
+def test_divided_gpu_is_replaced_by_its_instances() -> None:
+    parts = [{"uuid": "MIG-1", "mib": 9856}, None, {"uuid": "MIG-2", "mib": 9856}]
+    gpus = Nvml(Library({**A100, "mig": parts})).gpus()
+    assert [(gpu.uuid, gpu.name, gpu.memory_mib) for gpu in gpus] == [("MIG-1", "A100", 9856), ("MIG-2", "A100", 9856)]
+
+
+@pytest.mark.parametrize(
+    ("variable", "uuids"),
+    [
+        (None, ["GPU-a", "GPU-b"]),
+        ("all", ["GPU-a", "GPU-b"]),
+        ("", []),
+        ("1", ["GPU-b"]),
+        ("GPU-a", ["GPU-a"]),
+        ("0,1", ["GPU-a", "GPU-b"]),
+    ],
+)
+def test_hidden_gpus_are_left_out(variable: str | None, uuids: list[str]) -> None:
+    environ = {} if variable is None else {"CUDA_VISIBLE_DEVICES": variable}
+    assert [gpu.uuid for gpu in visible_gpus(Nvml(Library(A100, RTX)).gpus(), environ)] == uuids
+
+
+def test_one_slot_takes_all_that_is_free_of_strangers() -> None:
+    gpu = Gpu(uuid="GPU-a", name="A100", memory_mib=40960)
+    (slot,) = gpu_slots(gpu, 1000)
+    assert (slot.slot_key, slot.memory_mib, slot.gpu_uuid, slot.is_gpu) == ("GPU-a#0", 39960, "GPU-a", True)
+
+
+def test_several_slots_share_a_gpu() -> None:
+    gpu = Gpu(uuid="GPU-a", name="A100", memory_mib=40960)
+    assert [(s.slot_key, s.memory_mib) for s in gpu_slots(gpu, 960, count=2)] == [("GPU-a#0", 20000), ("GPU-a#1", 20000)]
+    assert [s.memory_mib for s in gpu_slots(gpu, 960, shares_mib=(30000, 10000))] == [30000, 10000]
+    with pytest.raises(FrazilError, match="declare less"):
+        gpu_slots(gpu, 961, shares_mib=(30000, 10000))
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "count", "slots", "share"),
+    [(2, 8000, 0, 2, 4000), (1, 3000, 0, 2, 1500), (16, 65536, 0, 4, 16384), (64, 16384, 0, 4, 4096), (4, 8000, 1, 1, 8000)],
+)
+def test_slots_on_the_processors(cores: int, memory: int, count: int, slots: int, share: int) -> None:
+    made = cpu_slots("node", cores=cores, memory_mib=memory, count=count)
+    assert [s.slot_key for s in made] == [f"cpu:node#{n}" for n in range(slots)]
+    assert {s.memory_mib for s in made} == {share}
+    assert not any(s.is_gpu for s in made)
+
+
+def test_container_limits_count(tmp_path: Path) -> None:
+    assert core_count(tmp_path) >= 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    unlimited = host_memory_mib(tmp_path)
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    (tmp_path / "memory.max").write_text(f"{512 * MIB}\n")
+    assert (core_count(tmp_path), host_memory_mib(tmp_path)) == (1, 512)
+    assert unlimited > 512
+
+
+def test_older_container_limits_count(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text(f"{256 * MIB}\n")
+    assert (core_count(tmp_path), host_memory_mib(tmp_path)) == (1, 256)
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert core_count(tmp_path) >= 1
+
+
+def find(tmp_path: Path, library: Library, **settings: Any) -> Any:
+    nvml = Nvml(library)
+    return find_slots(AgentSettings(**settings), "node", nvml, Baselines(LockFolder(tmp_path), nvml, "boot"))
+
+
+def test_processors_are_slots_only_where_there_is_no_gpu_or_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    slots, baselines = find(tmp_path, Library(A100))
+    assert ([s.slot_key for s in slots], baselines) == (["GPU-a#0"], {"GPU-a": 1000})
+    slots, _ = find(tmp_path, Library(A100), cpu_slots=1, memory_mib=2000)
+    assert [s.slot_key for s in slots] == ["GPU-a#0", "cpu:node#0"]
+    slots, baselines = find(tmp_path, Library(driver=False), memory_mib=8000)
+    assert len(slots) >= 2
+    assert {s.is_gpu for s in slots} == {False}
+    assert baselines == {}
+
+
+def test_declared_gpus_replace_the_drivers(tmp_path: Path) -> None:
+    declared = (DeclaredGpu(name="H200", memory_mib=143_000), DeclaredGpu(name="T4", memory_mib=15_000, uuid="GPU-t4"))
+    slots, _ = find(tmp_path, Library(A100), gpus=declared)
+    assert [(s.slot_key, s.memory_mib) for s in slots] == [("GPU-node-0#0", 143_000), ("GPU-t4#0", 15_000)]
