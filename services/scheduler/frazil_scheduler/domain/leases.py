@@ -142,6 +142,9 @@ def _follow(tx: Transaction, row: RowMapping, effect: machine.Effect) -> None:
             slots.quarantine(tx, row["slot_key"], effect.kind, effect.reason)
         case machine.SlotFreed():
             slots.freed(tx, row["slot_key"])
+            holder = jobs.find(tx, row["job_id"])
+            if holder is not None:
+                tx.unsettled[holder["session_id"]] = None  # a pausing or completing session waits for its last slot
 
 
 def _touch(tx: Transaction, node_id: str) -> None:

@@ -66,16 +66,19 @@ def page(tx: Transaction, before: int, count: int) -> Sequence[RowMapping]:
 
 
 def start(tx: Transaction, row: RowMapping, state: str = "RUNNING") -> RowMapping:
-    """Start or resume a session: the same jobs, at their own places in the queue. Nothing happens to a running one."""
+    """Start or resume a session: the same jobs, at their own places in the queue. Nothing happens to a running one.
+
+    A completed one may be started again, because more movies have come: its finished jobs go on where they ended.
+    """
     if row["state"] in ("RUNNING", "COMPLETING"):
         return row
-    _require_state(row, ("PAUSED",), "started")
+    _require_state(row, ("PAUSED", "COMPLETED"), "started")
     _set_state(tx, row, state, scan=b"", job_problem="", recent_outcomes="", outcome_problem="", arrival_mono=0.0)
     known = jobs.of_session(tx, row["session_id"])
     if not known:
         jobs.create(tx, row)
     for job in known:
-        if job["state"] in ("PAUSED", "FAILED"):
+        if job["state"] in ("PAUSED", "FAILED", "DONE"):
             jobs.set_state(tx, job, "WAITING", reason="", failures_in_row=0, not_before_mono=0.0)
     return require(tx, row["session_id"])
 
