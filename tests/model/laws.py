@@ -1,0 +1,170 @@
+"""What must hold after every transaction, read from the ledger's tables and from what really runs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from sqlalchemy import select
+
+from frazil.api.event.v1 import event_pb2
+from frazil_scheduler.domain import jobs, limits
+from frazil_scheduler.ledger import records, tables
+from model.world import World
+
+
+class Fold:
+    """Applies every event in order: a reader who does so must hold the ledger's state."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.exposures: dict[str, Any] = {}
+        self.jobs: dict[str, Any] = {}
+        self.nodes: dict[str, Any] = {}
+        self.sessions: dict[str, Any] = {}
+        self.blocks: defaultdict[str, list[Any]] = defaultdict(list)
+
+    def catch_up(self, world: World) -> None:
+        """Read what is new; the numbers must have no gap."""
+        new = tables.event.c.sequence > self.sequence
+        for row in world.store.read(lambda tx: tx.all(select(tables.event).where(new).order_by(tables.event.c.sequence))):
+            event = event_pb2.Event.FromString(row["body"])
+            self.sequence += 1
+            assert (row["sequence"], event.sequence) == (self.sequence, self.sequence)
+            match event.WhichOneof("body"):
+                case "exposure":
+                    self.exposures[event.exposure.exposure_id] = event.exposure
+                case "job":
+                    self.jobs[event.job.job_id] = event.job
+                case "node":
+                    self.nodes[event.node.node_id] = event.node
+                case "session":
+                    self.sessions[event.session.session_id] = event.session
+                case "particle_block":
+                    self.blocks[event.session_id].append(event.particle_block)
+
+    def check(self, world: World) -> None:
+        """Compare with the tables."""
+
+        def body(tx: Any) -> None:
+            rows = tx.all(select(tables.exposure))
+            assert self.exposures == {row["exposure_id"]: records.exposure_record(row) for row in rows}
+            rows = tx.all(select(tables.job))
+            assert self.jobs == {row["job_id"]: records.job_record(tx, row) for row in rows}
+            for row in tx.all(select(tables.session)):
+                told = self.sessions[row["session_id"]]
+                assert told.state == records.session_record(row).state
+                assert told.state_reason == records.session_record(row).state_reason
+            for row in tx.all(select(tables.node)):
+                told = self.nodes[row["node_id"]]
+                now = records.node_record(tx, row)
+                assert (told.state, told.slots) == (now.state, now.slots)
+
+        world.store.read(body)
+
+
+def check_slots(world: World) -> None:
+    """L1 L2 L3 L7: what runs is what the ledger says, at most one process per slot, on a slot large enough."""
+    leases = {row["lease_id"]: row for row in world.rows(tables.lease)}
+    memory = {row["slot_key"]: row["memory_mib"] for row in world.rows(tables.slot)}
+    minimum = {row["job_id"]: row["gpu_memory_min_mib"] for row in world.rows(tables.job)}
+    stray = {row["slot_key"] for row in world.rows(tables.slot, tables.slot.c.stray_lease_id != "")}
+    open_on = {row["slot_key"] for row in leases.values() if row["state"] != "CLOSED"}
+    used = Counter(worker.slot_key for worker in world.workers.values())
+    assert all(count == 1 for count in used.values())
+    assert set(used) <= open_on | stray
+    for worker in world.workers.values():
+        row = leases[worker.token.lease_id]
+        assert (row["epoch"], row["slot_key"]) == (worker.token.epoch, worker.slot_key)
+    for row in leases.values():
+        assert memory[row["slot_key"]] >= minimum[row["job_id"]]
+
+
+def check_leases(world: World) -> None:
+    """L4 L5 L8: epochs grow without reuse, every job is in one state, and bound exactly when it should be."""
+    rows = world.rows(tables.lease)
+    (meta,) = world.rows(tables.meta)
+    assert sorted(row["epoch"] for row in rows) == list(range(1, meta["epoch"] + 1))
+    binding = Counter(row["job_id"] for row in rows if not row["released"])
+    for job in world.rows(tables.job):
+        assert job["state"] in jobs.STATES
+        bound = binding[job["job_id"]]
+        assert bound <= 1
+        if job["state"] in ("STARTING", "RUNNING", "STOPPING"):
+            assert bound == 1
+        elif job["state"] in ("WAITING", "PAUSED", "CANCELLED"):
+            assert bound == 0
+        newest = max((row["epoch"] for row in rows if row["job_id"] == job["job_id"]), default=0)
+        assert job["epoch"] == newest
+    for row in rows:
+        if row["state"] in ("RESERVED", "HELD"):
+            assert not row["released"]
+        if row["state"] in ("LOST", "QUARANTINED", "CLOSED"):
+            assert row["released"]
+
+
+def check_sessions(world: World) -> None:
+    """A paused session holds nothing; E1: every exposure is counted once."""
+    states = {row["session_id"]: row["state"] for row in world.rows(tables.session)}
+    session_of = {row["job_id"]: row["session_id"] for row in world.rows(tables.job)}
+    for row in world.rows(tables.lease):
+        if states[session_of[row["job_id"]]] in ("PAUSED", "COMPLETED"):
+            assert row["state"] in ("CLOSED", "LOST", "QUARANTINED")
+    for row in world.rows(tables.session):
+        found = Counter(e["state"] for e in world.rows(tables.exposure, tables.exposure.c.session_id == row["session_id"]))
+        assert [row[name.lower()] for name in ("READY", "RUNNING", "DONE", "QUARANTINED")] == [
+            found[name] for name in ("READY", "RUNNING", "DONE", "QUARANTINED")
+        ]
+        assert row["found"] == sum(found.values())
+
+
+def check_exposures(world: World) -> None:
+    """E2 E4: results belong to accepted attempts; running ones to a lease that binds; failures have reasons and limits."""
+    attempts = world.rows(tables.attempt)
+    released = {row["lease_id"]: row["released"] for row in world.rows(tables.lease)}
+    running = Counter(row["exposure_id"] for row in attempts if row["outcome"] == "RUNNING")
+    assert all(not released[row["lease_id"]] for row in attempts if row["outcome"] == "RUNNING")
+    folders = {f"results/{row['exposure_id']}/{row['folder']}" for row in attempts if row["outcome"] == "DONE"}
+    assert len({row["folder"] for row in attempts if row["outcome"]}) <= len(attempts)
+    for row in world.rows(tables.exposure):
+        record = records.exposure_record(row)
+        assert running[row["exposure_id"]] == (row["state"] == "RUNNING")
+        assert row["attempts"] <= limits.ATTEMPTS_MAX
+        assert (row["state"] != "QUARANTINED") or row["failure"]
+        if row["state"] == "DONE":
+            assert record.result.folder in folders
+    for row in attempts:
+        assert row["outcome"] in ("RUNNING", "DONE", "INPUT", "RESOURCE", "CRASH", "INFRA", "RETURNED", "SUPERSEDED")
+
+
+def check_blocks(world: World, fold: Fold) -> None:
+    """E3 E5: blocks have no gap, and their particles are exactly those that workers were told were accepted."""
+    for session in world.rows(tables.session):
+        rows = sorted(
+            world.rows(tables.particle_block, tables.particle_block.c.session_id == session["session_id"]),
+            key=lambda row: row["sequence"],
+        )
+        assert [row["sequence"] for row in rows] == list(range(1, session["block_sequence"] + 1))
+        assert fold.blocks[session["session_id"]] == [records.block_record(row) for row in rows]
+        live: dict[str, int] = {}
+        for row in rows:
+            if row["kind"] == "ADD":
+                assert row["exposure_id"] not in live
+                live[row["exposure_id"]] = row["particle_count"]
+            else:
+                assert live.pop(row["exposure_id"]) == row["particle_count"]
+        assert session["particles"] == sum(live.values())
+        mine = {key: count for key, count in world.accepted.items() if key.startswith(session["session_id"])}
+        assert live == {key: count for key, count in mine.items() if count}
+
+
+def check_all(world: World, fold: Fold) -> None:
+    """Check every law."""
+    fold.catch_up(world)
+    fold.check(world)
+    check_slots(world)
+    check_leases(world)
+    check_sessions(world)
+    check_exposures(world)
+    check_blocks(world, fold)
+    assert world.place_again() == 0  # F2: nothing more can be granted
