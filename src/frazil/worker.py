@@ -215,12 +215,12 @@ class WorkerContext:
                 self.log.warning("heartbeat_refused", reason=error.reason, sentence=error.sentence)
 
     @contextlib.contextmanager
-    def beating(self, interval_seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    def beating(self) -> Iterator[None]:
         """Send heartbeats from a thread while the block runs."""
         ended = threading.Event()
 
         def beat() -> None:
-            while not ended.wait(interval_seconds):
+            while not ended.wait(HEARTBEAT_SECONDS):
                 self.heartbeat()
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)

@@ -1,13 +1,15 @@
 """Checkpoints of streaming jobs: cursor and accumulators in one file, so that no particle is counted twice or lost.
 
-Layout: magic, length of the header (8 bytes, little-endian), header (JSON: the caller's values and the index of the arrays),
-the arrays raw and aligned to 64 bytes, SHA-256 of all that. A file is written beside its final name, flushed and renamed.
+Layout: magic, length of the header (8 bytes, little-endian), SHA-256 of the header, header (JSON: the caller's values and
+the index of the arrays), the arrays raw and aligned to 64 bytes, SHA-256 of all that. A file is written beside its final
+name, flushed and renamed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ _ALIGNMENT = 64
 _CHUNK_BYTES = 1 << 24
 _HEADER_MAX_BYTES = 1 << 26
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_PREFIX_BYTES = len(MAGIC) + 8 + _DIGEST_BYTES
 _KINDS = "biufc"  # plain numbers: nothing that needs pickle
 
 
@@ -53,7 +56,7 @@ def write_checkpoint(path: Path | str, header: Mapping[str, Any], arrays: Mappin
         index.append({"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "offset": offset})
         offset += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
     text = json.dumps({"values": dict(header), "arrays": index, "data_bytes": offset}, allow_nan=False).encode()
-    text += b" " * (-(len(MAGIC) + 8 + len(text)) % _ALIGNMENT)
+    text += b" " * (-(_PREFIX_BYTES + len(text)) % _ALIGNMENT)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as temporary, temporary.open("wb") as file:
@@ -99,7 +102,7 @@ def load_newest(
 
 def _chunks(text: bytes, arrays: Iterable[npt.NDArray[Any]]) -> Iterable[bytes | memoryview]:
     """Yield the file's content up to the digest; no array is copied unless its memory is not contiguous."""
-    yield MAGIC + len(text).to_bytes(8, "little")
+    yield MAGIC + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest()
     yield text
     for array in arrays:
         raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -119,16 +122,15 @@ def _read(file: BinaryIO, path: Path) -> tuple[Checkpoint, str]:
         content.update(raw)
         return raw
 
-    start = take(len(MAGIC) + 8)
-    length = int.from_bytes(start[len(MAGIC) :], "little")
+    start = take(_PREFIX_BYTES)
+    length = int.from_bytes(start[len(MAGIC) : len(MAGIC) + 8], "little")
     if not start.startswith(MAGIC) or length > _HEADER_MAX_BYTES:
         raise _corrupt(path, "it does not begin like a checkpoint")
     text = take(length)
-    try:
-        header = json.loads(text)
-        arrays = {entry["name"]: _read_array(file, entry, content, path) for entry in header["arrays"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise _corrupt(path, "its header makes no sense") from error
+    if hashlib.sha256(text).digest() != start[-_DIGEST_BYTES:]:
+        raise _corrupt(path, "its header is damaged")
+    header = json.loads(text)  # as it was written: its checksum fits
+    arrays = {entry["name"]: _read_array(file, entry, content, path) for entry in header["arrays"]}
     digest = content.digest()
     if file.read(_DIGEST_BYTES + 1) != digest:
         raise _corrupt(path, "its checksum does not fit")
@@ -137,11 +139,11 @@ def _read(file: BinaryIO, path: Path) -> tuple[Checkpoint, str]:
 
 
 def _read_array(file: BinaryIO, entry: dict[str, Any], content: Any, path: Path) -> npt.NDArray[Any]:
-    """Fill one array chunk by chunk; its size is checked against the file before any memory is asked for."""
-    dtype, shape = np.dtype(entry["dtype"]), tuple(int(length) for length in entry["shape"])
-    size = int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
-    if dtype.kind not in _KINDS or size > path.stat().st_size:
-        raise _corrupt(path, "its header makes no sense")
+    """Fill one array chunk by chunk; a file cut short is noticed before any memory is asked for."""
+    dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+    size = math.prod(shape) * dtype.itemsize
+    if file.tell() + size > path.stat().st_size:
+        raise _corrupt(path, "it is cut short")
     array = np.empty(shape, dtype=dtype)
     raw = array.reshape(-1).view(np.uint8).data
     for start in range(0, size, _CHUNK_BYTES):

@@ -159,8 +159,12 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def _table(hint: Any, value: Any, where: str) -> Any:
+    """Return a dataclass from a table of the file."""
     hints = typing.get_type_hints(hint)
-    return hint(**{name: _convert(entry, hints.get(name), where) for name, entry in value.items()})
+    unknown = sorted(set(value.keys()) - set(hints))
+    if unknown:
+        raise FrazilError("CONFIG_INVALID", f"{where} does not know {', '.join(unknown)}; it knows {', '.join(sorted(hints))}.")
+    return hint(**{name: _convert(entry, hints[name], where) for name, entry in value.items()})
 
 
 def _scalar(value: Any, hint: Any) -> Any:

@@ -33,6 +33,7 @@ _KIND_OF_STATUS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorKind.EXHAUSTED,
     grpc.StatusCode.UNAVAILABLE: ErrorKind.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: ErrorKind.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED: ErrorKind.UNAVAILABLE,  # by the server: it stops, or sheds load
 }
 
 
