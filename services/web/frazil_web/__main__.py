@@ -1,42 +1,63 @@
-"""`frazil-web`: serves the page and its API for one scheduler."""
+"""`frazil-web`: serves the page and its API for one scheduler.
+
+Exit codes: 0 stopped, 2 bad configuration or address in use.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
+import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 import uvicorn
 
-from frazil.model.errors import FrazilError
+from frazil.model.errors import ErrorKind, FrazilError
+from frazil.rpc.config import read_section, read_toml, scheduler_address
 from frazil.rpc.logging import configure_logging
 from frazil_web.app import create_app, hosts_for
 from frazil_web.scheduler import Scheduler
+
+EXIT_USAGE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """Section [web] of frazil.toml."""
+
+    address: str = "127.0.0.1:8080"  # "host:port"; port 0 takes a free one
+    allowed_hosts: tuple[str, ...] = ()  # Host names to answer to; empty: loopback names on a loopback address, else any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run until SIGTERM or SIGINT."""
     options = _parser().parse_args(arguments)
     try:
-        host, port = split_address(options.address)
-        hosts = options.allowed_host or hosts_for(host)
-        app = create_app(Scheduler(options.scheduler), allowed_hosts=hosts)
+        toml = read_toml(options.config)
+        flags = {"address": options.address, "allowed_hosts": options.allowed_host}
+        settings = read_section(WebSettings, "web", flags=flags, toml=toml)
+        scheduler = scheduler_address(options.scheduler, toml=toml)
+        host, port = split_address(settings.address)
+        app = create_app(Scheduler(scheduler), allowed_hosts=settings.allowed_hosts or hosts_for(host))
+        listener = listen(host, port)
     except FrazilError as error:
-        sys.exit(f"frazil-web: {error.sentence}")
+        sys.stderr.write(f"frazil-web: {error.sentence}\n")
+        sys.exit(EXIT_USAGE)
     configure_logging("web", level=options.log_level)
-    structlog.get_logger().info("page_served", address=f"http://{options.address}", scheduler=options.scheduler)
-    uvicorn.run(
+    shown = f"[{host}]" if ":" in host else host
+    structlog.get_logger().info("page_served", page=f"http://{shown}:{listener.getsockname()[1]}", scheduler=scheduler)
+    config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=1,  # event streams never end by themselves
     )
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -47,17 +68,30 @@ def split_address(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raises FrazilError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise FrazilError(
+            "ADDRESS_IN_USE",
+            f"Cannot listen at {host}:{port} ({error.strerror}): stop the program that uses it, or choose another --address.",
+            kind=ErrorKind.CONFLICT,
+        ) from error
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frazil-web", description="Serve Frazil's page for one scheduler.")
-    scheduler = os.environ.get("FRAZIL_SCHEDULER_ADDRESS", "127.0.0.1:50051")
-    parser.add_argument("--scheduler", default=scheduler, metavar="HOST:PORT", help="where the scheduler answers (%(default)s)")
-    parser.add_argument("--address", default="127.0.0.1:8080", metavar="HOST:PORT", help="where to listen (%(default)s)")
+    parser.add_argument("--scheduler", metavar="HOST:PORT", help="where the scheduler listens (FRAZIL_SCHEDULER_ADDRESS)")
+    parser.add_argument("--address", metavar="HOST:PORT", help=f"where to listen (default {WebSettings().address})")
     parser.add_argument(
         "--allowed-host",
         action="append",
         metavar="NAME",
         help="answer only to this Host name; repeatable (default: loopback names on a loopback address, else any)",
     )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="frazil.toml")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
 

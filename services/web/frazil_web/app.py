@@ -18,6 +18,7 @@ from frazil.model.errors import ErrorKind, FrazilError
 from frazil_web import images, routes
 from frazil_web.events import Pace
 from frazil_web.guard import Guard
+from frazil_web.requests import field_of
 from frazil_web.scheduler import Scheduler
 
 DIST = Path(__file__).parent / "dist"
@@ -114,10 +115,10 @@ async def _frazil_error(_: Request, error: Exception) -> Response:
 
 
 def _fields(error: FrazilError) -> dict[str, str]:
-    """Return wrong fields with their sentences; the scheduler names the one it refuses in `field`."""
+    """Return wrong fields with their sentences: ours by name, the scheduler's where its sentence names one."""
     if error.reason == "FIELDS_INVALID":
         return error.metadata
-    field = error.metadata.get("field", "")
+    field = error.metadata.get("field") or field_of(error.reason, error.sentence)
     return {field: error.sentence} if field else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,13 @@ _NOT_NEGATIVE = {
     "preprocessing_workers",
 }
 _ABSOLUTE = {"movie_folder", "metadata_folder", "gain_path", "defects_path"}
+_REASONS_OF_NAME = {"NAME_INVALID", "SESSION_EXISTS"}
+_WORDS_OF_FIELD = {
+    "The movie folder": "movie_folder",
+    "The metadata folder": "metadata_folder",
+    "The gain reference": "gain_path",
+    "The defect file": "defects_path",
+}
 _CHOICES = {"gain_flip": ("", "none", "x", "y"), "until": ("", "preprocess", "class2d")}
 
 
@@ -70,6 +78,17 @@ def read_session(body: Any) -> Session:
     if wrong:
         raise FrazilError("FIELDS_INVALID", "Some fields need attention.", metadata=wrong)
     return Session(name=name.strip(), parameters=parameters, compute=compute, labels=labels)
+
+
+def field_of(reason: str, sentence: str) -> str:
+    """Return the field of a new session that the scheduler's refusal is about; empty when it names none."""
+    if reason in _REASONS_OF_NAME:
+        return "name"
+    fields = [*SessionParameters.DESCRIPTOR.fields_by_name, *ComputeResources.DESCRIPTOR.fields_by_name]
+    named = re.search(rf"\b({'|'.join(fields)})\b", sentence)
+    if named is not None:
+        return named[1]
+    return next((field for words, field in _WORDS_OF_FIELD.items() if sentence.startswith(words)), "")
 
 
 def _fill(message: SessionParameters | ComputeResources, values: Any, wrong: dict[str, str]) -> None:

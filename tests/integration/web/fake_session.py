@@ -150,7 +150,7 @@ class Microscope:
         )
         classes.publish_time.FromNanoseconds(int(self.clock() * 1e9))
         for number, count in enumerate(counts, start=1):
-            junk = count < particle_count / class_count / 3
+            junk = count < 0.6 * particle_count / class_count
             average = classes.classes.add(
                 class_number=number, particle_count=count, effective_classes=1.1 + 9 * draw.random() ** 4, junk=junk
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from frazil_web.__main__ import main, split_address
+from frazil_web.__main__ import listen, main, split_address
 from frazil_web.app import hosts_for
 
 from frazil.model.errors import FrazilError
@@ -27,6 +27,13 @@ def test_only_a_loopback_address_restricts_host_names() -> None:
     assert hosts_for("::") == ("*",)
 
 
-def test_a_wrong_address_ends_the_program_with_a_sentence() -> None:
-    with pytest.raises(SystemExit, match=r"127\.0\.0\.1:8080"):
+def test_a_wrong_address_ends_the_program_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
         main(["--address", "nowhere"])
+    assert caught.value.code == 2
+    assert "write it as 127.0.0.1:8080" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_said() -> None:
+    with listen("127.0.0.1", 0) as first, pytest.raises(FrazilError, match="choose another"):
+        listen("127.0.0.1", first.getsockname()[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from frazil_web.requests import read_request_id, read_session
+from frazil_web.requests import field_of, read_request_id, read_session
 
 from frazil.model.errors import FrazilError
 
@@ -85,3 +85,20 @@ def test_labels_are_texts() -> None:
 def test_a_request_id_is_demanded(body: object) -> None:
     with pytest.raises(FrazilError, match="request_id"):
         read_request_id(body)
+
+
+@pytest.mark.parametrize(
+    ("reason", "sentence", "field"),
+    [
+        ("NAME_INVALID", "The session's name 'a b' must be letters.", "name"),
+        ("SESSION_EXISTS", "There is already a session.", "name"),
+        ("OUT_OF_RANGE", "pixel_size_angstrom is 30 Å; it must be 0.1 to 20 Å.", "pixel_size_angstrom"),
+        ("DIAMETER_MISSING", "Give the diameter in Å (particle_diameter_angstrom), e.g. 140.", "particle_diameter_angstrom"),
+        ("WORKERS_INVALID", "preprocessing_workers is 999; it must be 1 to 256.", "preprocessing_workers"),
+        ("PATH_UNUSABLE", "The movie folder /nope does not exist, or the scheduler cannot see it.", "movie_folder"),
+        ("PATH_UNUSABLE", "The gain reference /g.mrc is not a file.", "gain_path"),
+        ("SCHEDULER_STOPPING", "The scheduler is stopping; dial in again in a moment.", ""),
+    ],
+)
+def test_a_refusal_is_shown_at_the_field_it_is_about(reason: str, sentence: str, field: str) -> None:
+    assert field_of(reason, sentence) == field

@@ -61,11 +61,6 @@ export function memory(mebibytes: Maybe): string {
   return known(mebibytes) && mebibytes > 0 ? `${(mebibytes / 1024).toFixed(mebibytes < 10_240 ? 1 : 0)} GiB` : DASH;
 }
 
-/** The last part of a path. */
-export function baseName(path: string): string {
-  return path.slice(path.lastIndexOf("/") + 1);
-}
-
 const JOB_TYPES: Readonly<Record<string, string>> = { preprocess: "Preprocessing", class2d_streaming: "Streaming 2D" };
 
 /** A job type as people call it. */

@@ -34,7 +34,6 @@ export function ClassesPanel(props: {
     <div className="classes panel">
       <div className="panel-head">
         <h2>2D classes</h2>
-        {shown !== null && <Summary classes={shown.classes} particles={particles} />}
         <span className="spacer" />
         <button type="button" className="toggle" aria-pressed={hideJunk} onClick={() => setHideJunk(!hideJunk)}>
           Hide junk
@@ -50,6 +49,7 @@ export function ClassesPanel(props: {
           onChange={setOrder}
         />
       </div>
+      {shown !== null && <Summary classes={shown.classes} particles={particles} />}
       <div className="classes-frame">
         {shown === null ? (
           <ClassesEmpty session={props.session} particles={particles} announced={classes !== null} />
@@ -69,14 +69,20 @@ export function ClassesPanel(props: {
 
 function Summary({ classes, particles }: { readonly classes: ClassAverages; readonly particles: number }): ReactNode {
   const junk = classes.classes.filter((one) => one.junk).length;
-  const title =
-    `Revision ${classes.revision}: ${count(classes.particle_count)} of ${count(particles)} particles, ` +
-    `box ${classes.box_px} px of ${measure(classes.pixel_size_angstrom, 2, "Å")}, ${junk} of ${classes.classes.length} junk`;
   return (
-    <span className="dim ellipsis" title={title}>
-      {classes.final ? "final" : `revision ${classes.revision}`} · {count(classes.particle_count)} of {count(particles)}{" "}
-      particles · {junk} junk
-    </span>
+    <div className="classes-facts">
+      <span>
+        Classified {count(classes.particle_count)} of {count(Math.max(particles, classes.particle_count))} particles
+      </span>
+      <span>{classes.final ? "final" : `revision ${classes.revision}`}</span>
+      <span className="ellipsis">
+        {junk} of {classes.classes.length} junk
+      </span>
+      <span className="spacer" />
+      <span className="ellipsis" title="Under each class: particles, resolution where the half averages agree, effective number of classes">
+        count · resolution · ESS
+      </span>
+    </div>
   );
 }
 

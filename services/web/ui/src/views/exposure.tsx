@@ -1,7 +1,7 @@
 // One exposure, large: micrograph with picks, spectrum with CTF, motion, times, warnings. Arrow keys go to its neighbours.
 import { type ReactNode, useEffect, useState } from "react";
 import { getExposure, getMotion, type MotionTrack, spectrumAddress, thumbnailAddress } from "../api";
-import { baseName, count, known, measure, moment } from "../format";
+import { count, known, measure, moment } from "../format";
 import { useKeys, useNow } from "../hooks";
 import type { Exposure, ExposureResult, ExposureSummary, Session } from "../records";
 import { Alert, Dialog, Pill } from "./parts";
@@ -146,7 +146,7 @@ function Spectrum({ exposure, result }: { readonly exposure: ExposureSummary; re
   return (
     <Facts title="CTF" rows={rows}>
       {result.spectrum !== "" && (
-        <img className="spectrum" src={spectrumAddress(exposure)} alt="Power spectrum" width="150" height="150" />
+        <img className="spectrum" src={spectrumAddress(exposure)} alt="Power spectrum" width="118" height="118" />
       )}
     </Facts>
   );
@@ -199,7 +199,7 @@ export function trackPath(track: MotionTrack, size: number): { readonly path: st
 }
 
 function Track({ track }: { readonly track: MotionTrack | null }): ReactNode {
-  const size = 150;
+  const size = 118;
   const drawn = track === null ? null : trackPath(track, size);
   const start = drawn?.path.slice(1).split("L")[0]?.split(",") ?? [];
   return (
@@ -236,7 +236,7 @@ function Particles({ result }: { readonly result: ExposureResult }): ReactNode {
 
 function Acquisition({ exposure, now }: { readonly exposure: Exposure; readonly now: number }): ReactNode {
   const { result, file, metadata } = exposure;
-  const rows: (readonly [string, ReactNode])[] = [["File", <span title={file?.relative_path}>{baseName(file?.relative_path ?? "")}</span>]];
+  const rows: (readonly [string, ReactNode])[] = [];
   if (file !== null) rows.push(["Movie", `${file.width_px} × ${file.height_px}, ${count(file.frame_count)} frames`]);
   if (result !== null) {
     rows.push(["Pixel size", measure(result.pixel_size_angstrom, 3, "Å")]);
@@ -245,8 +245,8 @@ function Acquisition({ exposure, now }: { readonly exposure: Exposure; readonly 
   }
   if (metadata?.grid_square) rows.push(["Grid square", metadata.grid_square]);
   if (metadata?.foil_hole) rows.push(["Foil hole", metadata.foil_hole]);
-  rows.push(["Found", moment(exposure.register_time, now)]);
-  if (exposure.finish_time !== null) rows.push(["Finished", moment(exposure.finish_time, now)]);
+  const finished = exposure.finish_time === null ? "" : `, finished ${moment(exposure.finish_time, now)}`;
+  rows.push(["Found", `${moment(exposure.register_time, now)}${finished}`]);
   if (exposure.attempts > 1) rows.push(["Attempts", count(exposure.attempts)]);
   return <Facts title="Acquisition" rows={rows} />;
 }

@@ -132,6 +132,7 @@ export function Dialog(props: {
     const dialog = reference.current;
     if (dialog === null) return;
     dialog.showModal();
+    (dialog.querySelector<HTMLElement>("input") ?? dialog.querySelector<HTMLElement>(".dialog-body"))?.focus();
     return () => dialog.close();
   }, []);
   const pressed = useRef(false);
@@ -151,7 +152,7 @@ export function Dialog(props: {
         if (pressed.current && event.target === reference.current) onClose();
       }}
     >
-      <div className="dialog-body">{props.children}</div>
+      <div className="dialog-body" tabIndex={-1}>{props.children}</div>
     </dialog>
   );
 }

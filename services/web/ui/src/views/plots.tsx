@@ -119,7 +119,7 @@ function options(element: HTMLElement, axis: Axis, hooks: Hooks): uPlot.Options 
   return {
     width: Math.max(80, element.clientWidth),
     height: Math.max(60, element.clientHeight),
-    padding: [6, 8, 0, 0],
+    padding: [9, 8, 0, 0],
     legend: { show: false },
     scales: {
       x: { time: axis === "time" },

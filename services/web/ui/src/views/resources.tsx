@@ -31,8 +31,8 @@ export function ResourcesView({ state }: { readonly state: State }): ReactNode {
       <div className="resources-head">
         <h1>Resources</h1>
         <span className="dim">
-          {count(held)} of {count(slots.length)} slots held · {count(active.filter((job) => job.state === "waiting").length)}{" "}
-          jobs waiting
+          {count(held)} of {count(slots.length)} slots held · {count(active.length)} active jobs, of these{" "}
+          {count(active.filter((job) => job.state === "waiting").length)} waiting
         </span>
       </div>
       <div className="resources-grid">

@@ -85,9 +85,15 @@ function SessionHead({ session, counts }: { readonly session: Session; readonly 
             Retry {count(counts.quarantined)} failed
           </button>
         )}
-        {session.state === "paused" && (
-          <button type="button" className="primary" disabled={busy} onClick={() => void change("start")}>
-            Start
+        {(session.state === "paused" || session.state === "completed") && (
+          <button
+            type="button"
+            className={session.state === "paused" ? "primary" : ""}
+            disabled={busy}
+            title={session.state === "paused" ? "" : "More movies have come: go on where it ended"}
+            onClick={() => void change("start")}
+          >
+            {session.state === "paused" ? "Start" : "Start again"}
           </button>
         )}
         {(session.state === "running" || session.state === "completing") && (
@@ -203,6 +209,7 @@ function Figures(props: {
         <Stat name="Failed" value={count(counts.quarantined)} tone={counts.quarantined > 0 ? "bad-text" : ""} />
         <ProgressBar counts={counts} />
       </div>
+      <div className="figures-rates">
       <Stat name="Arriving" value={measure(hourlyRate(figures.found, now), 0)} unit="/h" hint="Last 15 minutes" />
       <Stat name="Processed" value={measure(hourlyRate(figures.finished, now), 0)} unit="/h" hint="Last 15 minutes" />
       <Stat name="Since last movie" value={duration(silent)} tone={stalled ? "warn-text" : ""} />
@@ -210,6 +217,7 @@ function Figures(props: {
       <Stat name="Particles" value={shortCount(counts.particles)} hint={count(counts.particles)} />
       <Stat name="Per micrograph" value={measure(counts.particles / figures.done, 0)} />
       <Stat name="Classified" value={shortCount(classified)} hint={count(classified)} />
+      </div>
     </div>
   );
 }

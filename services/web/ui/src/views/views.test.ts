@@ -1,0 +1,94 @@
+// What views compute before they draw.
+import { describe, expect, it } from "vitest";
+import type { ClassAverage } from "../records";
+import { parseRoute, sessionPath } from "../router";
+import { sortClasses } from "./classes";
+import { trackPath } from "./exposure";
+import { readForm } from "./new_session";
+import { placeInBox } from "./picks";
+
+describe("addresses", () => {
+  it("survive any session name", () => {
+    for (const name of ["grid7", "a/b?c#d", "Ünï %20", ".."]) {
+      const [path = "", query = ""] = sessionPath(name, "e/1&x").split("?");
+      expect(parseRoute(path, query)).toEqual({ view: "session", session: name, exposure: "e/1&x" });
+    }
+  });
+  it("that name nothing are said to be unknown", () => {
+    expect(parseRoute("/nowhere", "").view).toBe("unknown");
+    expect(parseRoute("/sessions/%E0%A4%A", "").view).toBe("unknown");
+    expect(parseRoute("/", "").view).toBe("sessions");
+  });
+});
+
+describe("placeInBox", () => {
+  const picture = { width: 4000, height: 3000 };
+  it("contains: the whole picture lies inside, centred", () => {
+    const place = placeInBox(picture, { width: 1000, height: 600 }, "contain");
+    expect(place.scale).toBeCloseTo(0.2);
+    expect([place.left, place.top]).toEqual([100, 0]);
+  });
+  it("covers: the box is full, what is beyond is cut on both sides alike", () => {
+    const place = placeInBox(picture, { width: 1000, height: 600 }, "cover");
+    expect(place.scale).toBeCloseTo(0.25);
+    expect([place.left, place.top]).toEqual([0, -75]);
+  });
+});
+
+describe("sortClasses", () => {
+  const make = (class_number: number, particle_count: number, resolution_angstrom: number | null): ClassAverage => ({
+    class_number,
+    particle_count,
+    resolution_angstrom,
+    effective_classes: 1,
+    junk: false,
+  });
+  const classes = [make(1, 10, null), make(2, 30, 9), make(3, 30, 8), make(4, 5, 7)];
+  const order = (by: "count" | "resolution" | "number"): number[] => sortClasses(classes, by).map((one) => one.class_number);
+  it("by count, resolution or number; missing resolutions come last, ties keep their number's order", () => {
+    expect(order("count")).toEqual([2, 3, 1, 4]);
+    expect(order("resolution")).toEqual([4, 3, 2, 1]);
+    expect(order("number")).toEqual([1, 2, 3, 4]);
+  });
+});
+
+describe("trackPath", () => {
+  it("fits into its box whatever the motion", () => {
+    for (const scale of [0, 0.01, 5, 300]) {
+      const track = { x_angstrom: [0, scale, 2 * scale, null], y_angstrom: [0, -scale, scale, 1] };
+      const found = trackPath(track, 100);
+      const numbers = found?.path.slice(1).split(/[L,]/).map(Number) ?? [];
+      expect(numbers).toHaveLength(6);
+      expect(numbers.every((value) => value >= 0 && value <= 100)).toBe(true);
+    }
+  });
+  it("needs two points", () => {
+    expect(trackPath({ x_angstrom: [1], y_angstrom: [1] }, 100)).toBeNull();
+    expect(trackPath({ x_angstrom: [], y_angstrom: [] }, 100)).toBeNull();
+  });
+});
+
+describe("readForm", () => {
+  it("sends numbers as numbers, also with a comma, and leaves out what is empty", () => {
+    const session = readForm({
+      name: " grid7 ",
+      movie_folder: "/data/7",
+      particle_diameter_angstrom: "140,5",
+      pixel_size_angstrom: " ",
+      gain_rotate: "1",
+      preprocessing_workers: "2",
+      until: "",
+    });
+    expect(session).toEqual({
+      name: "grid7",
+      parameters: { movie_folder: "/data/7", particle_diameter_angstrom: 140.5, gain_rotate: 1 },
+      compute: { preprocessing_workers: 2 },
+    });
+  });
+  it("sends what is no number as it is, so that the server can say so", () => {
+    expect(readForm({ voltage_kv: "three" }).parameters).toEqual({ voltage_kv: "three" });
+  });
+  it("keeps a name of digits a name", () => {
+    expect(readForm({ name: "42", movie_glob: "7" })).toEqual({ name: "42", parameters: { movie_glob: "7" }, compute: {} });
+  });
+});
