@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from frazil_web.records import EXPOSURE_COLUMNS, enum_name
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from frazil.api.event.v1.event_pb2 import Notice
@@ -13,6 +12,7 @@ from frazil.api.exposure.v1.exposure_pb2 import Exposure
 from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
 from frazil.api.scheduler.v1.scheduler_pb2 import ExplainWaitResponse, Job, Lane, Node
 from frazil.api.session.v1.session_pb2 import Session
+from frazil_web.records import EXPOSURE_COLUMNS, enum_name
 
 ROOTS = (Session, Exposure, ClassAverages, Node, Lane, Job, ExplainWaitResponse, Notice)
 TARGET = Path(__file__).parent / "src" / "records.ts"

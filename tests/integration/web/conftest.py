@@ -12,6 +12,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+
 from frazil_web.app import create_app
 from frazil_web.events import Pace
 from frazil_web.scheduler import Scheduler

@@ -7,12 +7,11 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from integration.web.fake_images import HEIGHT_PX, WIDTH_PX, class_sheet, micrograph
-from integration.web.fake_scheduler import Exposure, FakeScheduler
-
 from frazil.api.exposure.v1 import exposure_pb2
 from frazil.api.reconstruction.v1 import reconstruction_pb2
 from frazil.api.scheduler.v1 import scheduler_pb2
+from integration.web.fake_images import HEIGHT_PX, WIDTH_PX, class_sheet, micrograph
+from integration.web.fake_scheduler import Exposure, FakeScheduler
 
 PIXEL_SIZE_ANGSTROM = 0.83
 SHEET_COLUMNS, SHEET_TILE_PX = 10, 96

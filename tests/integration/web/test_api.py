@@ -8,11 +8,11 @@ import gzip
 import httpx
 import pytest
 from fastapi import FastAPI
+
+from frazil.model.errors import FrazilError
 from integration.web.conftest import CHANGE
 from integration.web.fake_scheduler import FakeScheduler
 from integration.web.fake_session import Microscope, add_resources
-
-from frazil.model.errors import FrazilError
 
 
 def _body(**changes: object) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+
 from integration.web.conftest import serve
 from integration.web.fake_scheduler import FakeScheduler
 from integration.web.fake_session import Microscope, add_resources

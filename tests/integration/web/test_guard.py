@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from fastapi import FastAPI
+
 from integration.web.conftest import CHANGE
 from integration.web.fake_scheduler import FakeScheduler
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from integration.web.fake_scheduler import FakeScheduler
 from integration.web.fake_session import HEIGHT_PX, WIDTH_PX, Microscope
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from frazil_web.__main__ import listen, main, split_address
-from frazil_web.app import hosts_for
 
 from frazil.model.errors import FrazilError
+from frazil_web.__main__ import listen, main, split_address
+from frazil_web.app import hosts_for
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from frazil_web.records import EXPOSURE_COLUMNS, enum_name, exposure_row, exposure_summary, result_version, to_json
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult, MovieFile
 from frazil.api.scheduler.v1.scheduler_pb2 import GpuSlot, Lease, Node
 from frazil.api.session.v1.session_pb2 import Session, SessionParameters
+from frazil_web.records import EXPOSURE_COLUMNS, enum_name, exposure_row, exposure_summary, result_version, to_json
 
 
 def test_unset_is_null_and_zero_is_zero() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from frazil_web.requests import field_of, read_request_id, read_session
 
 from frazil.model.errors import FrazilError
+from frazil_web.requests import field_of, read_request_id, read_session
 
 GOOD: dict[str, Any] = {"movie_folder": "/movies/grid7", "particle_diameter_angstrom": 140}
 

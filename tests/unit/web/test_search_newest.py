@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from frazil_web.scheduler import search_newest
 
 

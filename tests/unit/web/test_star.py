@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frazil_web.star import read_loop, read_value
 
 from frazil.io.star import write_star
+from frazil_web.star import read_loop, read_value
 
 PICKS = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
 
