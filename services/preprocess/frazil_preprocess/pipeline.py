@@ -52,8 +52,7 @@ def preprocess(movie: npt.NDArray[Any], settings: Settings, stages: Stages, xp: 
         particles = extract(
             corrected.dose_weighted,
             picks,
-            box_size_px=settings.box.box_size_px,
-            output_box_px=settings.box.output_box_px,
+            box=settings.box,
             pixel_size_angstrom=optics.pixel_size_angstrom,
             particle_diameter_angstrom=settings.picking.diameter_max_angstrom,
             seed=settings.seed,

@@ -30,7 +30,7 @@ def write_products(found: Preprocessed, settings: Settings, exposure: Exposure, 
     pixel_size = settings.optics.pixel_size_angstrom
     write_mrc(folder / MICROGRAPH, found.micrograph, pixel_size)
     write_png(folder / THUMBNAIL, found.thumbnail)
-    write_png(folder / SPECTRUM, to_host(spectrum_picture(found.diagnostics)))
+    write_png(folder / SPECTRUM, to_host(spectrum_picture(found.ctf, found.diagnostics, settings.optics)))
     write_star(folder / MOTION_STAR, motion_star(found.corrected.motion, _motion_source(exposure), settings.optics))
     write_star(folder / PICKS_STAR, picks_star(found.picks))
     table = particle_table(found, settings, exposure)
