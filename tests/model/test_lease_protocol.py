@@ -184,7 +184,7 @@ def reports(world: World, protocol: Protocol) -> Iterator[tuple[str, World]]:
     elif lease.epoch <= world.seen:
         yield "exited", apply(world, machine.WorkerExited(1))
     elif machine.wanted(lease) is machine.Message.STOP:
-        yield "exited_never_started", apply(world._replace(seen=max(world.seen, lease.epoch)), machine.WorkerExited(None))
+        yield "exited_never_started", apply(world, machine.WorkerExited(None))
     visible = {worker for worker in world.workers if protocol.kernel_lock or worker[0] in world.known}
     if machine.wanted(lease) is machine.Message.STOP and visible:
         yield "agent_kills", world._replace(workers=world.workers - visible)

@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, delete, insert, select, update
 
 from frazil.api.reconstruction.v1 import reconstruction_pb2
 from frazil.api.worker.v1 import worker_pb2
-from frazil.model.errors import ErrorKind, FrazilError
+from frazil.model.errors import FrazilError
 from frazil_scheduler.domain import jobs, limits
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
@@ -28,17 +28,24 @@ def commit_checkpoint(
 ) -> worker_pb2.CommitCheckpointResponse:
     """Make a checkpoint the one to resume from; the last three are kept.
 
-    Raises FrazilError CHECKPOINT_OUT_OF_ORDER when its number does not grow or its cursor goes back.
+    Under one lease the number must grow and the cursor must not go back: else FrazilError CHECKPOINT_OUT_OF_ORDER. A new
+    lease may have resumed from an older checkpoint, because newer ones were damaged: those it overtakes are dropped.
     """
     _check_path(checkpoint.path)
     known = checkpoints(tx, job["job_id"])
-    if known and (checkpoint.number <= known[0]["number"] or checkpoint.cursor_sequence < known[0]["cursor_sequence"]):
+    mine = [row for row in known if row["epoch"] == job["epoch"]]
+    if mine and (checkpoint.number <= mine[0]["number"] or checkpoint.cursor_sequence < mine[0]["cursor_sequence"]):
         raise FrazilError(
             "CHECKPOINT_OUT_OF_ORDER",
             f"Checkpoint {checkpoint.number} at block {checkpoint.cursor_sequence} does not follow checkpoint "
-            f"{known[0]['number']} at block {known[0]['cursor_sequence']}.",
-            kind=ErrorKind.CONFLICT,
+            f"{mine[0]['number']} at block {mine[0]['cursor_sequence']}.",
         )
+    overtaken = [row for row in known if row["number"] >= checkpoint.number]
+    older = [row for row in known if row["number"] < checkpoint.number]
+    expired = [*overtaken, *older[limits.CHECKPOINTS_KEPT - 1 :]]
+    for row in expired:
+        one = (_checkpoint.job_id == job["job_id"]) & (_checkpoint.number == row["number"])
+        tx.run(delete(tables.checkpoint).where(one))
     tx.run(
         insert(tables.checkpoint).values(
             job_id=job["job_id"],
@@ -49,12 +56,8 @@ def commit_checkpoint(
             sha256=checkpoint.sha256,
         )
     )
-    expired = known[limits.CHECKPOINTS_KEPT - 1 :]
-    for row in expired:
-        one = (_checkpoint.job_id == job["job_id"]) & (_checkpoint.number == row["number"])
-        tx.run(delete(tables.checkpoint).where(one))
     jobs.note_progress(tx, job)
-    kept = {checkpoint.path, *(row["path"] for row in known[: limits.CHECKPOINTS_KEPT - 1])}
+    kept = {checkpoint.path, *(row["path"] for row in older[: limits.CHECKPOINTS_KEPT - 1])}
     return worker_pb2.CommitCheckpointResponse(expired_paths=[row["path"] for row in expired if row["path"] not in kept])
 
 
