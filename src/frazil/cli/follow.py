@@ -25,6 +25,7 @@ _POLL_SECONDS = 0.5
 _LINE_SECONDS = 10.0
 _WAIT_SHOWN_SECONDS = 15.0
 _PAUSE_SECONDS = 120.0
+_LINE_MAX = 400
 _SWEEPS_MIN = 2  # the first sweep may have begun before the last file was there
 _ACTIVE = frozenset({Job.STATE_WAITING, Job.STATE_STARTING, Job.STATE_RUNNING, Job.STATE_STOPPING})
 
@@ -152,7 +153,7 @@ class EventFeed:
         try:
             for event in self._events:
                 if is_notable(event):
-                    self._sentences.put(event_sentence(event))
+                    self._sentences.put(clipped(event_sentence(event)))
                 self._token = event.sequence
         except FrazilError as error:
             self._sentences.put(f"The event log cannot be followed any more: {error.sentence}")
@@ -171,13 +172,17 @@ class EventFeed:
         return taken
 
 
+def clipped(sentence: str) -> str:
+    """Return one line: of a long sentence (a worker's last words) the beginning and the end, where the cause is."""
+    line = " ".join(sentence.split())
+    return line if len(line) <= _LINE_MAX else f"{line[: _LINE_MAX // 2]} … {line[-_LINE_MAX // 2 :]}"
+
+
 def is_notable(event: Event) -> bool:
     """Say whether an event deserves a line of its own: failures and what an operator should read."""
     body = event.WhichOneof("body")
     if body == "exposure":
         return event.exposure.state == Exposure.STATE_QUARANTINED
-    if body == "job":
-        return event.job.state == Job.STATE_FAILED
     return body == "notice" and event.notice.level in ("warning", "error")
 
 
@@ -226,7 +231,8 @@ class Follower:
     def _tell_trouble(self, session: Session, jobs: Sequence[Job]) -> None:
         if session.state_reason != self._reason:
             self._reason = session.state_reason
-            self._view.line(self._reason or "The session needs no more attention.")
+            if self._reason:
+                self._view.line(clipped(self._reason))
         waiting = [job for job in jobs if job.state == Job.STATE_WAITING]
         if not waiting or any(job.state in (Job.STATE_RUNNING, Job.STATE_STARTING) for job in jobs):
             self._moved_at = self._clock()

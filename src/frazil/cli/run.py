@@ -126,11 +126,14 @@ def _require_movies(session: Session) -> None:
 
 def _write_results(client: Client, session_id: str, output: Path) -> bool:
     from frazil.api.scheduler.v1.scheduler_pb2 import Job
+    from frazil.cli.follow import clipped
     from frazil.cli.results import export_from, summary_lines
 
     exported, snapshot = export_from(client, session_id, output)
     done = exported.micrograph_count > 0
-    failed = [f"{job.job_type} failed: {job.reason}" for job in client.jobs(session_id) if job.state == Job.STATE_FAILED]
+    failed = [
+        clipped(f"{job.job_type} failed: {job.reason}") for job in client.jobs(session_id) if job.state == Job.STATE_FAILED
+    ]
     print("\nNot complete: " + "; ".join(failed) if failed else "\nDone." if done else "\nNo movie could be processed.")
     print("\n".join(summary_lines(snapshot, exported)), flush=True)
     return done and not failed

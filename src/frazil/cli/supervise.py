@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -156,8 +157,8 @@ class Supervisor:
         delay = restart_delay_seconds(child.crashes)
         child.restart_at = now + delay
         self._say(
-            f"The {child.service.name} service ended ({_end_in_words(code)}): {last_line(child.log)} "
-            f"Starting it again in {delay:.0f} s; its log is {child.log}"
+            f"The {child.service.name} service ended ({_end_in_words(code)}){_last_words(child.log, code)}; "
+            f"starting it again in {delay:.0f} s. Its log: {child.log}"
         )
 
     def _start_again(self, child: _Child) -> None:
@@ -264,14 +265,29 @@ def restart_delay_seconds(crashes: int) -> float:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that says something, shortened."""
+    """Return the last thing a log says, shortened; of a structured line the sentence or the error."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except FileNotFoundError:
         lines = []
-    return lines[-1][-300:] if lines else "it said nothing"
+    return _in_words(lines[-1])[-300:] if lines else "it said nothing"
+
+
+def _in_words(line: str) -> str:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(record, dict):
+        return line
+    exception = str(record.get("exception", "")).strip()
+    return str(record.get("sentence") or exception.rpartition("\n")[2] or record.get("event") or line)
+
+
+def _last_words(log: Path, code: int) -> str:
+    return f": {last_line(log)}" if code > 0 else ""  # a killed process's last line is not about its end
 
 
 def _end_in_words(code: int) -> str:

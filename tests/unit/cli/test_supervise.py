@@ -161,3 +161,7 @@ def test_the_last_line_that_says_something(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("one\ntwo\n\n")
     assert last_line(tmp_path / "a.log") == "two"
     assert last_line(tmp_path / "none.log") == "it said nothing"
+    (tmp_path / "b.log").write_text('{"event": "not_started", "sentence": "The port is taken."}\n')
+    assert last_line(tmp_path / "b.log") == "The port is taken."
+    (tmp_path / "c.log").write_text('{"event": "crashed", "exception": "Traceback:\\n  here\\nKeyError: 1"}\n')
+    assert last_line(tmp_path / "c.log") == "KeyError: 1"
