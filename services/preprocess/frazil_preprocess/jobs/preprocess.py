@@ -93,7 +93,14 @@ def _process(context: WorkerContext, xp: Any, reading: _Reading) -> None:
         raise
     except Exception as error:
         failure_class, sentence = classify(error)
-        context.log.warning("exposure_failed", exposure=claim.exposure.exposure_id, failure=failure_class.value, exc_info=error)
+        foreseen = isinstance(error, FrazilError)
+        context.log.warning(
+            "exposure_failed",
+            exposure=claim.exposure.exposure_id,
+            failure=failure_class.value,
+            sentence=sentence,
+            exc_info=None if foreseen else error,
+        )
         context.fail(claim, failure_class, sentence)
 
 
