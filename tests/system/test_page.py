@@ -30,6 +30,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+expect.set_options(timeout=20_000)  # machines that test are busy
 SIZES = ((1280, 800), (1920, 1080))
 NAME = "apoferritin-grid7"
 

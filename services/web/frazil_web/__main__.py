@@ -6,11 +6,14 @@ Exit codes: 0 stopped, 2 bad configuration or address in use.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -41,23 +44,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = read_section(WebSettings, "web", flags=flags, toml=toml)
         scheduler = scheduler_address(options.scheduler, toml=toml)
         host, port = split_address(settings.address)
-        app = create_app(Scheduler(scheduler), allowed_hosts=settings.allowed_hosts or hosts_for(host))
+        hosts = settings.allowed_hosts or hosts_for(host)
         listener = listen(host, port)
+        configure_logging("web", level=options.log_level)
+        shown = f"[{host}]" if ":" in host else host
+        structlog.get_logger().info("page_served", page=f"http://{shown}:{listener.getsockname()[1]}", scheduler=scheduler)
+        asyncio.run(_serve(scheduler, hosts, listener))
     except FrazilError as error:
         sys.stderr.write(f"frazil-web: {error.sentence}\n")
         sys.exit(EXIT_USAGE)
-    configure_logging("web", level=options.log_level)
-    shown = f"[{host}]" if ":" in host else host
-    structlog.get_logger().info("page_served", page=f"http://{shown}:{listener.getsockname()[1]}", scheduler=scheduler)
+
+
+async def _serve(scheduler: str, hosts: Sequence[str], listener: socket.socket) -> None:
+    """Serve until signalled. The connection to the scheduler belongs to the loop that runs here."""
+    app = create_app(Scheduler(scheduler), allowed_hosts=hosts)
     config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=1,  # event streams never end by themselves
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has ended: that is a normal end
+        signal.signal(number, lambda *_: None)
+    await _Server(config, app.state.closing).serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """A server that tells the event streams, which never end by themselves, that it is about to stop."""
+
+    def __init__(self, config: uvicorn.Config, closing: asyncio.Event) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop."""
+        self._closing.set()
+        super().handle_exit(sig, frame)
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,6 +59,7 @@ def create_app(
     app = FastAPI(title="Frazil", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.scheduler = scheduler
     app.state.pace = pace or Pace()
+    app.state.closing = asyncio.Event()  # set when the service is about to stop: event streams then end
     app.add_exception_handler(FrazilError, _frazil_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)

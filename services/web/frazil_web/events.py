@@ -93,6 +93,25 @@ async def event_stream(
         wait = min(pace.retry_most, wait * 2)
 
 
+async def until_closing(stream: AsyncIterator[bytes], closing: asyncio.Event) -> AsyncIterator[bytes]:
+    """Yield what a stream yields until it ends or the service is about to stop."""
+    ending = asyncio.ensure_future(closing.wait())
+    step: asyncio.Future[bytes] | None = None
+    try:
+        while not closing.is_set():
+            step = asyncio.ensure_future(anext(stream))
+            await asyncio.wait({step, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not step.done():
+                return
+            if isinstance(step.exception(), StopAsyncIteration):
+                return
+            yield step.result()
+    finally:
+        ending.cancel()
+        if step is not None:
+            step.cancel()
+
+
 def event_json(event: Event) -> dict[str, Any]:
     """Return an event for the page: exposures in short, everything else whole."""
     body = event.WhichOneof("body")

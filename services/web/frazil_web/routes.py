@@ -20,7 +20,7 @@ from frazil.api.session.v1.session_pb2 import (
     StartSessionRequest,
 )
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_web.events import TYPE_OF_BODY, event_stream
+from frazil_web.events import TYPE_OF_BODY, event_stream, until_closing
 from frazil_web.records import EXPOSURE_COLUMNS, Json, exposure_detail, exposure_row, exposure_table, to_json
 from frazil_web.requests import read_request_id, read_session
 from frazil_web.scheduler import Scheduler
@@ -232,5 +232,7 @@ async def events(request: Request, session: str = "", after: int = 0, types: str
         raise FrazilError("REQUEST_INVALID", f"Give after >= 0 and types among: {known}.", kind=ErrorKind.INVALID)
     stream = event_stream(_scheduler(request), session, start, types=wanted, clock=time.time, pace=request.app.state.pace)
     return StreamingResponse(
-        stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        until_closing(stream, request.app.state.closing),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

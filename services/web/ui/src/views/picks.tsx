@@ -71,7 +71,7 @@ function draw(
   const radius = Math.max(2.5, (diameterPx * place.scale) / 2);
   pen.scale(ratio, ratio);
   pen.strokeStyle = getComputedStyle(canvas).getPropertyValue("--pick");
-  pen.lineWidth = size.width > 400 ? 1.5 : 1;
+  pen.lineWidth = size.width > 400 ? 1.5 : 0.9;
   pen.beginPath();
   picks.x.forEach((x, index) => {
     const y = picks.y[index];
