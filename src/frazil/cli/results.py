@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
+from frazil.cli.show import failure_sentence
 from frazil.io.export_records import SessionSnapshot
 from frazil.model.errors import FrazilError
 
@@ -57,7 +58,7 @@ def summary_lines(snapshot: SessionSnapshot, exported: Exported) -> list[str]:
         best = min((one.resolution_angstrom for one in good if one.HasField("resolution_angstrom")), default=None)
         words = f"{len(good)} good" + (f", best {best:.1f} Å" if best else "")
         lines.append(f"  2D classes  {exported.class_count:>8,}   {words}")
-    lines += [f"  failed      {one.file.relative_path}: {one.failure}" for one in failed[:_FAILURES_SHOWN]]
+    lines += [f"  failed      {failure_sentence(one)}" for one in failed[:_FAILURES_SHOWN]]
     if len(failed) > _FAILURES_SHOWN:
         lines.append(f"              and {len(failed) - _FAILURES_SHOWN:,} more: see exposures.csv")
     lines.append(f"  written to  {exported.folder}   (open report.html)")

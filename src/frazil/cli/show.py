@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from google.protobuf.message import Message
@@ -76,10 +77,16 @@ def event_sentence(event: Event) -> str:
     return event.notice.sentence if body == "notice" else ""
 
 
+def failure_sentence(exposure: Exposure) -> str:
+    """Say why a movie failed and which one, without naming it twice."""
+    name, failure = exposure.file.relative_path, exposure.failure
+    return failure if PurePosixPath(name).name in failure else f"{name}: {failure}"
+
+
 def _exposure_sentence(exposure: Exposure) -> str:
     name = exposure.file.relative_path
     if exposure.state == Exposure.STATE_QUARANTINED:
-        return f"{name} failed: {exposure.failure}"
+        return f"failed: {failure_sentence(exposure)}"
     if exposure.state != Exposure.STATE_DONE:
         return f"{name} is {state_word(exposure)}"
     result = exposure.result

@@ -12,8 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from frazil.agent.__main__ import AgentSettings
 from frazil.cli import main
+from frazil.cli.services import UpSettings
 from frazil.io.mrc import write_mrc
+from frazil.rpc.config import read_section, read_toml
+from frazil_ingest.follow import IngestSettings
+from frazil_scheduler.config import Settings as SchedulerSettings
 
 COMMANDS = [
     "demo", "run", "up", "simulate", "doctor", "export",
@@ -180,3 +185,14 @@ def test_doctor_finds_every_part_of_this_machine(capsys: pytest.CaptureFixture[s
     assert {"python", "libraries", "services", "processors", "memory", "gpu", "sqlite", "disk", "lock folder"} <= set(findings)
     assert findings["python"]["state"] == "ok"
     assert all(one["advice"] for one in findings.values() if one["state"] != "ok")
+
+
+def test_the_example_configuration_shows_the_defaults() -> None:
+    toml = read_toml(Path(__file__).parents[3] / "frazil.example.toml")
+    for settings, section in (
+        (UpSettings, "up"),
+        (AgentSettings, "agent"),
+        (IngestSettings, "ingest"),
+        (SchedulerSettings, "scheduler"),
+    ):
+        assert read_section(settings, section, environ={}, toml=toml) == settings()

@@ -155,7 +155,7 @@ def test_the_feed_tells_failures_and_remembers_how_far_it_was(tmp_path: Path) ->
     token = tmp_path / "token"
     feed = EventFeed(FakeClient([]), "s", token)  # type: ignore[arg-type]
     feed.join()
-    assert feed.take() == ["b.mrc failed: it is empty"]
+    assert feed.take() == ["failed: b.mrc: it is empty"]
     assert token.read_text() == "3\n"
     again = EventFeed(FakeClient([]), "s", token)  # type: ignore[arg-type]
     again.join()
