@@ -147,7 +147,9 @@ export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly La
     } catch (error) {
       const fields = error instanceof ApiError ? error.fields : {};
       setProblems(fields);
-      setProblem(error instanceof Error ? error.message : "The session could not be created.");
+      const placed = Object.keys(fields).filter((name) => form.current?.elements.namedItem(name) != null).length;
+      const sentence = error instanceof Error ? error.message : "The session could not be created.";
+      setProblem(placed > 0 && placed === Object.keys(fields).length ? "The marked fields need attention." : sentence);
       setBusy(false);
     }
   };
