@@ -20,7 +20,7 @@ from frazil.api.session.v1 import session_pb2
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.clock import Clock
-from frazil_scheduler.domain import exposures, limits, nodes, queue, sessions, upkeep, validation, workers
+from frazil_scheduler.domain import exposures, nodes, sessions, upkeep, validation, workers
 from frazil_scheduler.lanes.node import Backend
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.store import Store
@@ -291,15 +291,18 @@ class World:
         (worker,) = [w for lease_id, w in self.workers.items() if types.get(lease_id) == job_type]
         return worker
 
-    def place_again(self) -> int:
-        """Return how many grants a second look at the queue would make: none, if it was worked off."""
+    def second_look(self) -> None:
+        """Settle every session and place every job once more: nothing may be left to do."""
 
-        def body(tx: Transaction) -> int:
-            before = len(tx.all(select(tables.lease)))
-            queue.place(tx, self.lanes)
-            return len(tx.all(select(tables.lease))) - before
+        def states(tx: Transaction) -> list[tuple[str, str]]:
+            session_states = [(row["session_id"], row["state"]) for row in tx.all(select(tables.session))]
+            return session_states + [(row["lease_id"], row["state"]) for row in tx.all(select(tables.lease))]
 
-        return self.store.read(body)
+        def body(tx: Transaction) -> None:
+            before = states(tx)
+            tx.unsettled.update({row["session_id"]: None for row in tx.all(select(tables.session))})
+            tx.placement_wanted = True
+            upkeep.finish(tx, self.lanes)
+            assert states(tx) == before
 
-
-LOST_SECONDS = limits.LOST_SECONDS
+        self.store.read(body)

@@ -74,7 +74,11 @@ def apply(tx: Transaction, row: RowMapping, event: machine.Event) -> RowMapping:
         tx.run(update(tables.lease).where(_lease.lease_id == row["lease_id"]).values(**values))
         tx.changed_jobs.setdefault(row["job_id"], f"lease_{after.state.value.lower()}")
         tx.topics.add(f"lease:{row['lease_id']}")
-        tx.placement_wanted = tx.placement_wanted or after.state is not before.state
+        if after.state is not before.state:
+            tx.placement_wanted = True
+            job = jobs.find(tx, row["job_id"])
+            if job is not None:  # a pausing or completing session waits for its last slot to be free, lost or quarantined
+                tx.unsettled[job["session_id"]] = None
         _touch(tx, row["node_id"])
     for effect in effects:
         _follow(tx, row, effect)
@@ -142,9 +146,6 @@ def _follow(tx: Transaction, row: RowMapping, effect: machine.Effect) -> None:
             slots.quarantine(tx, row["slot_key"], effect.kind, effect.reason)
         case machine.SlotFreed():
             slots.freed(tx, row["slot_key"])
-            holder = jobs.find(tx, row["job_id"])
-            if holder is not None:
-                tx.unsettled[holder["session_id"]] = None  # a pausing or completing session waits for its last slot
 
 
 def _touch(tx: Transaction, node_id: str) -> None:
