@@ -219,12 +219,12 @@ class Children:
 
 
 def find_programs(names: Sequence[str]) -> dict[str, Path]:
-    """Return those console scripts that lie beside our interpreter or on the PATH."""
+    """Return those console scripts that lie beside our interpreter or on the PATH; a name may also be a path of its own."""
     found = {}
     for name in names:
         path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
         if path:
-            found[name] = Path(path)
+            found[Path(name).name] = Path(path).absolute()
     return found
 
 

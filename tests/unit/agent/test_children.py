@@ -210,6 +210,11 @@ def test_programs_are_found_beside_the_interpreter() -> None:
     assert set(find_programs(["frazil-agent", "no-such-program"])) == {"frazil-agent"}
 
 
+def test_program_may_be_given_by_its_path(rig: Any) -> None:
+    toy = rig.launch.programs["frazil-toy"]
+    assert find_programs([str(toy), str(toy.with_name("absent"))]) == {"frazil-toy": toy}
+
+
 def test_orphans_are_reaped_and_workers_are_not(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY", "exits5")
     worker = rig.children.start(rig.order(), rig.slot)
