@@ -4,6 +4,7 @@ import { createRoot } from "react-dom/client";
 import "uplot/dist/uPlot.min.css";
 import { App } from "./app";
 import "./styles/base.css";
+import "./styles/parts.css";
 import "./styles/sessions.css";
 import "./styles/session.css";
 import "./styles/exposure.css";

@@ -1,6 +1,6 @@
 // Keeps a store current: a snapshot, then the event stream from there, again and again, whatever breaks.
 import { ApiError, getSession, getSessionSnapshot, getSessions, getSnapshot } from "./api";
-import type { PageEvent, Store } from "./store";
+import type { Action, PageEvent, Store } from "./store";
 
 const RETRY_MS = 1000;
 const RETRY_MOST_MS = 5000;
@@ -25,128 +25,152 @@ const realBrowser: Browser = {
 
 /** Follow one session ("" for all sessions and the resources); returns how to stop. */
 export function follow(store: Store, session: string, browser: Browser = realBrowser): () => void {
-  let stopped = false;
-  let source: EventSource | null = null;
-  let retryMs = RETRY_MS;
-  let heardAt = browser.now();
-  const timers = new Set<number>();
+  const follower = new Follower(store, session, browser);
+  follower.start();
+  return () => follower.stop();
+}
 
-  const later = (run: () => void, ms: number): number => {
-    const timer = browser.setTimer(() => {
-      timers.delete(timer);
-      if (!stopped) run();
-    }, ms);
-    timers.add(timer);
-    return timer;
-  };
-  const offset = (serverTime: number): number => serverTime - browser.now() / 1000;
+class Follower {
+  private stopped = false;
+  private source: EventSource | null = null;
+  private retryMs = RETRY_MS;
+  private heardAt = 0;
+  private hiding: number | null = null;
+  private readonly timers = new Set<number>();
 
-  const failed = (error: unknown): void => {
+  constructor(
+    private readonly store: Store,
+    private readonly session: string,
+    private readonly browser: Browser,
+  ) {}
+
+  start(): void {
+    document.addEventListener("visibilitychange", this.visibilityChanged);
+    void this.load();
+    this.later(() => void this.poll(), POLL_MS);
+    this.later(() => this.watch(), POLL_MS);
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.close();
+    for (const timer of this.timers) this.browser.clearTimer(timer);
+    document.removeEventListener("visibilitychange", this.visibilityChanged);
+  }
+
+  /** Take a snapshot, then follow the events from there; when that fails try again, ever more slowly. */
+  private async load(): Promise<void> {
+    this.close();
+    try {
+      const action = this.session === "" ? await allSnapshot(this.offset) : await oneSnapshot(this.session, this.offset);
+      if (this.stopped) return;
+      this.retryMs = RETRY_MS;
+      this.store.dispatch(action);
+      this.open();
+    } catch (error) {
+      if (!this.stopped) this.failed(error);
+    }
+  }
+
+  private failed(error: unknown): void {
     const problem = error instanceof Error ? error.message : "The page failed.";
     if (error instanceof ApiError && error.status === 404) {
-      store.dispatch({ type: "missing", problem });
+      this.store.dispatch({ type: "missing", problem });
       return;
     }
     const unreachable = error instanceof ApiError && error.reason === "SCHEDULER_UNREACHABLE";
-    store.dispatch({ type: unreachable ? "outage" : "lost", problem });
-    later(() => void load(), retryMs);
-    retryMs = Math.min(RETRY_MOST_MS, retryMs * 2);
-  };
+    this.store.dispatch({ type: unreachable ? "outage" : "lost", problem });
+    this.later(() => void this.load(), this.retryMs);
+    this.retryMs = Math.min(RETRY_MOST_MS, this.retryMs * 2);
+  }
 
-  const load = async (): Promise<void> => {
-    close();
-    try {
-      const action = session === "" ? await allSnapshot(offset) : await oneSnapshot(session, offset);
-      if (stopped) return;
-      retryMs = RETRY_MS;
-      store.dispatch(action);
-      open();
-    } catch (error) {
-      if (!stopped) failed(error);
-    }
-  };
-
-  const close = (): void => {
-    source?.close();
-    source = null;
-  };
-
-  const open = (): void => {
-    close();
-    heardAt = browser.now();
-    const types = session === "" ? "&types=session,job,node,notice" : "";
-    const query = `session=${encodeURIComponent(session)}&after=${store.get().sequence}${types}`;
-    const opened = browser.openStream(`/api/events?${query}`);
-    source = opened;
-    const on = (kind: string, handle: (data: StreamData, id: number) => void): void => {
+  private open(): void {
+    this.close();
+    this.heardAt = this.browser.now();
+    const types = this.session === "" ? "&types=session,job,node,notice" : "";
+    const query = `session=${encodeURIComponent(this.session)}&after=${this.store.get().sequence}${types}`;
+    const opened = this.browser.openStream(`/api/events?${query}`);
+    this.source = opened;
+    for (const kind of ["batch", "heartbeat", "recovered", "outage", "reset", "gone"] as const) {
       opened.addEventListener(kind, (message) => {
-        if (source !== opened) return;
-        heardAt = browser.now();
-        handle(JSON.parse((message as MessageEvent<string>).data) as StreamData, Number((message as MessageEvent).lastEventId));
+        if (this.source !== opened) return;
+        this.heardAt = this.browser.now();
+        const { data, lastEventId } = message as MessageEvent<string>;
+        this.heard(kind, JSON.parse(data) as StreamData, Number(lastEventId));
       });
-    };
-    on("batch", (data, id) =>
-      store.dispatch({ type: "batch", sequence: id, offset: offset(data.time), events: data.events ?? [] }),
-    );
-    on("heartbeat", (data) => store.dispatch({ type: "alive", offset: offset(data.time) }));
-    on("recovered", (data) => store.dispatch({ type: "alive", offset: offset(data.time) }));
-    on("outage", (data) => store.dispatch({ type: "outage", problem: data.sentence ?? "" }));
-    on("reset", () => void load());
-    on("gone", (data) => {
-      close();
-      store.dispatch({ type: "missing", problem: data.sentence ?? "" });
-    });
-    opened.onerror = () => {
-      if (source !== opened) return;
-      store.dispatch({ type: "lost", problem: "The connection to Frazil's web service is lost; trying again." });
-      // The browser tries again by itself with the last id, except after an answer that is no event stream.
-      if (opened.readyState === 2) later(open, RETRY_MS);
-    };
-  };
-
-  const watch = (): void => {
-    if (source !== null && browser.now() - heardAt > SILENCE_MS) {
-      store.dispatch({ type: "lost", problem: "The connection to Frazil's web service is silent; trying again." });
-      open();
     }
-    later(watch, POLL_MS);
-  };
+    opened.onerror = () => {
+      if (this.source !== opened) return;
+      this.store.dispatch({ type: "lost", problem: "The connection to Frazil's web service is lost; trying again." });
+      // The browser tries again by itself with the last id, except after an answer that is no event stream.
+      if (opened.readyState === 2) this.later(() => this.open(), RETRY_MS);
+    };
+  }
 
-  // Counters and the last scan of a folder are not events of their own: they are asked for.
-  const poll = async (): Promise<void> => {
-    if (source !== null && store.get().connection === "live") {
+  private close(): void {
+    this.source?.close();
+    this.source = null;
+  }
+
+  private heard(kind: "batch" | "heartbeat" | "recovered" | "outage" | "reset" | "gone", data: StreamData, id: number): void {
+    switch (kind) {
+      case "batch":
+        this.store.dispatch({ type: "batch", sequence: id, offset: this.offset(data.time), events: data.events ?? [] });
+        break;
+      case "heartbeat":
+      case "recovered":
+        this.store.dispatch({ type: "alive", offset: this.offset(data.time) });
+        break;
+      case "outage":
+        this.store.dispatch({ type: "outage", problem: data.sentence ?? "" });
+        break;
+      case "reset":
+        void this.load();
+        break;
+      case "gone":
+        this.close();
+        this.store.dispatch({ type: "missing", problem: data.sentence ?? "" });
+    }
+  }
+
+  /** Open the stream anew when even its heartbeats have stopped. */
+  private watch(): void {
+    if (this.source !== null && this.browser.now() - this.heardAt > SILENCE_MS) {
+      this.store.dispatch({ type: "lost", problem: "The connection to Frazil's web service is silent; trying again." });
+      this.open();
+    }
+    this.later(() => this.watch(), POLL_MS);
+  }
+
+  /** Counters and the last scan of a folder are not events of their own: they are asked for. */
+  private async poll(): Promise<void> {
+    if (this.source !== null && this.store.get().connection === "live") {
       try {
-        if (session === "") {
-          const { sessions, time } = await getSessions();
-          if (!stopped) store.dispatch({ type: "sessions", sessions, offset: offset(time) });
-        } else {
-          const reply = await getSession(session);
-          if (!stopped) store.dispatch({ type: "session", session: reply.session });
-        }
+        const action = this.session === "" ? await allSessions(this.offset) : await oneSession(this.session);
+        if (!this.stopped) this.store.dispatch(action);
       } catch (error) {
         if (!(error instanceof ApiError)) throw error; // the event stream tells of every outage by itself
       }
     }
-    if (!stopped) later(() => void poll(), POLL_MS);
+    if (!this.stopped) this.later(() => void this.poll(), POLL_MS);
+  }
+
+  private readonly visibilityChanged = (): void => {
+    if (this.hiding !== null) this.browser.clearTimer(this.hiding);
+    this.hiding = document.hidden ? this.later(() => this.close(), HIDDEN_MS) : null;
+    if (!document.hidden && this.source === null && this.store.get().loaded && !this.store.get().missing) this.open();
   };
 
-  let hiding: number | null = null;
-  const visibilityChanged = (): void => {
-    if (hiding !== null) browser.clearTimer(hiding);
-    hiding = document.hidden ? later(close, HIDDEN_MS) : null;
-    if (!document.hidden && source === null && store.get().loaded) open();
-  };
+  private later(run: () => void, ms: number): number {
+    const timer = this.browser.setTimer(() => {
+      this.timers.delete(timer);
+      if (!this.stopped) run();
+    }, ms);
+    this.timers.add(timer);
+    return timer;
+  }
 
-  document.addEventListener("visibilitychange", visibilityChanged);
-  void load();
-  later(() => void poll(), POLL_MS);
-  later(watch, POLL_MS);
-  return () => {
-    stopped = true;
-    close();
-    for (const timer of timers) browser.clearTimer(timer);
-    document.removeEventListener("visibilitychange", visibilityChanged);
-  };
+  private readonly offset = (serverTime: number): number => serverTime - this.browser.now() / 1000;
 }
 
 interface StreamData {
@@ -157,12 +181,21 @@ interface StreamData {
 
 type Offset = (serverTime: number) => number;
 
-async function allSnapshot(offset: Offset): Promise<Parameters<Store["dispatch"]>[0]> {
+async function allSnapshot(offset: Offset): Promise<Action> {
   const { sequence, time, sessions, nodes, lanes, jobs } = await getSnapshot();
   return { type: "snapshot", sequence, offset: offset(time), sessions, nodes, lanes, jobs, exposures: null, classes: null };
 }
 
-async function oneSnapshot(session: string, offset: Offset): Promise<Parameters<Store["dispatch"]>[0]> {
+async function oneSnapshot(session: string, offset: Offset): Promise<Action> {
   const { sequence, time, session: found, nodes, lanes, jobs, exposures, classes } = await getSessionSnapshot(session);
   return { type: "snapshot", sequence, offset: offset(time), sessions: [found], nodes, lanes, jobs, exposures, classes };
+}
+
+async function allSessions(offset: Offset): Promise<Action> {
+  const { sessions, time } = await getSessions();
+  return { type: "sessions", sessions, offset: offset(time) };
+}
+
+async function oneSession(session: string): Promise<Action> {
+  return { type: "session", session: (await getSession(session)).session };
 }

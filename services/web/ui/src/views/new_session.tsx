@@ -119,20 +119,33 @@ function isNumber(field: Field): boolean {
   return field.kind === "number" || field.name === "gain_rotate";
 }
 
-export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly Lane[]; readonly onClose: () => void }): ReactNode {
+interface Form {
+  readonly values: Values;
+  /** Sentences by field. */
+  readonly problems: Values;
+  readonly problem: string;
+  readonly busy: boolean;
+  readonly set: (name: string, value: string) => void;
+  readonly send: (start: boolean) => Promise<void>;
+}
+
+/** Keep the form's values, send them, and say what was refused; `shows` tells whether a field is on the form. */
+function useForm(shows: (name: string) => boolean): Form {
   const [values, setValues] = useState<Values>({});
   const [problems, setProblems] = useState<Values>({});
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
-  const form = useRef<HTMLFormElement>(null);
   // One wish, one id: pressing the button again after a lost reply does not make a second session.
   const wish = useRef({ body: "", id: newRequestId() });
 
-  useEffect(() => {
-    const first = Object.keys(problems)[0];
-    if (first !== undefined) form.current?.querySelector<HTMLElement>(`[name="${CSS.escape(first)}"]`)?.focus();
-  }, [problems]);
-
+  const refused = (error: unknown): void => {
+    const fields = error instanceof ApiError ? error.fields : {};
+    const names = Object.keys(fields);
+    const sentence = error instanceof Error ? error.message : "The session could not be created.";
+    setProblems(fields);
+    setProblem(names.length > 0 && names.every(shows) ? "The marked fields need attention." : sentence);
+    setBusy(false);
+  };
   const send = async (start: boolean): Promise<void> => {
     const session = readForm(values);
     const body = JSON.stringify(session);
@@ -145,64 +158,69 @@ export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly La
       if (start) await changeSession(created.session_id, "start", `${wish.current.id}-start`);
       navigate(sessionPath(created.session_id));
     } catch (error) {
-      const fields = error instanceof ApiError ? error.fields : {};
-      setProblems(fields);
-      const placed = Object.keys(fields).filter((name) => form.current?.elements.namedItem(name) != null).length;
-      const sentence = error instanceof Error ? error.message : "The session could not be created.";
-      setProblem(placed > 0 && placed === Object.keys(fields).length ? "The marked fields need attention." : sentence);
-      setBusy(false);
+      refused(error);
     }
   };
+  const set = (name: string, value: string): void => {
+    setValues((old) => ({ ...old, [name]: value }));
+    setProblems((old) => Object.fromEntries(Object.entries(old).filter(([other]) => other !== name)));
+  };
+  return { values, problems, problem, busy, set, send };
+}
 
+export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly Lane[]; readonly onClose: () => void }): ReactNode {
+  const element = useRef<HTMLFormElement>(null);
+  const form = useForm((name) => element.current?.elements.namedItem(name) != null);
+  const { problems } = form;
+  useEffect(() => {
+    const first = Object.keys(problems)[0];
+    if (first !== undefined) element.current?.querySelector<HTMLElement>(`[name="${CSS.escape(first)}"]`)?.focus();
+  }, [problems]);
   const submit = (event: FormEvent): void => {
     event.preventDefault();
-    if (!busy) void send(true);
+    if (!form.busy) void form.send(true);
   };
-
-  const draw = (field: Field): ReactNode => (
-    <FieldRow
-      key={field.name}
-      field={field}
-      value={values[field.name] ?? ""}
-      problem={problems[field.name] ?? ""}
-      onChange={(value) => {
-        setValues((old) => ({ ...old, [field.name]: value }));
-        setProblems((old) => Object.fromEntries(Object.entries(old).filter(([name]) => name !== field.name)));
-      }}
-    />
-  );
-  const laneFields: readonly Field[] = lanes.length < 2 ? [] : laneChoices(lanes);
+  const laneFields = lanes.length < 2 ? [] : laneChoices(lanes);
   return (
     <Dialog label="New session" className="form-dialog" onClose={onClose}>
-      <form ref={form} onSubmit={submit} noValidate>
+      <form ref={element} onSubmit={submit} noValidate>
         <h2>New session</h2>
-        {problem !== "" && <Alert tone="bad">{problem}</Alert>}
-        <fieldset className="fields">{MAIN.map(draw)}</fieldset>
-        <fieldset className="fields fields-five">
-          <legend>Microscope — leave empty what EPU or SerialEM wrote down</legend>
-          {MICROSCOPE.map(draw)}
-        </fieldset>
-        <fieldset className="fields fields-five">
-          <legend>Files</legend>
-          {FILES.map(draw)}
-        </fieldset>
-        <fieldset className="fields fields-five">
-          <legend>Processing</legend>
-          {[...PROCESSING, ...laneFields].map(draw)}
-        </fieldset>
+        {form.problem !== "" && <Alert tone="bad">{form.problem}</Alert>}
+        <Fields form={form} fields={MAIN} />
+        <Fields form={form} fields={MICROSCOPE} legend="Microscope — leave empty what EPU or SerialEM wrote down" />
+        <Fields form={form} fields={FILES} legend="Files" />
+        <Fields form={form} fields={[...PROCESSING, ...laneFields]} legend="Processing" />
         <div className="form-actions">
           <button type="button" onClick={onClose}>
             Cancel
           </button>
-          <button type="button" disabled={busy} onClick={() => void send(false)}>
+          <button type="button" disabled={form.busy} onClick={() => void form.send(false)}>
             Create paused
           </button>
-          <button type="submit" className="primary" disabled={busy}>
+          <button type="submit" className="primary" disabled={form.busy}>
             Create and start
           </button>
         </div>
       </form>
     </Dialog>
+  );
+}
+
+function Fields(props: { readonly form: Form; readonly fields: readonly Field[]; readonly legend?: string }): ReactNode {
+  const { form, fields, legend } = props;
+  return (
+    <fieldset className={legend === undefined ? "fields" : "fields fields-five"}>
+      {legend !== undefined && <legend>{legend}</legend>}
+      {fields.map((field) => (
+        <FieldRow
+          key={field.name}
+          field={field}
+          value={form.values[field.name] ?? ""}
+          problem={form.problems[field.name] ?? ""}
+          onChange={(value) => form.set(field.name, value)}
+        />
+      ))}
+    </fieldset>
   );
 }
 

@@ -70,6 +70,9 @@ function draw(
   const diameterPx = picks.pixel_size_angstrom > 0 ? diameterAngstrom / picks.pixel_size_angstrom : 0;
   const radius = Math.max(2.5, (diameterPx * place.scale) / 2);
   pen.scale(ratio, ratio);
+  pen.beginPath();
+  pen.rect(place.left, place.top, picks.width_px * place.scale, picks.height_px * place.scale);
+  pen.clip();
   pen.strokeStyle = getComputedStyle(canvas).getPropertyValue("--pick");
   pen.lineWidth = size.width > 400 ? 1.5 : 0.9;
   pen.beginPath();

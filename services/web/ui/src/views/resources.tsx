@@ -155,7 +155,7 @@ function JobRow({ job, jobs, names, now }: Context & { readonly job: Job }): Rea
         <span className="job-name">{jobType(job.job_type)}</span>
         <SessionName id={job.session_id} names={names} />
         <span className="spacer" />
-        {job.failures > 0 && <span className="warn-text">{count(job.failures)} restarts</span>}
+        {job.failures > 0 && <span className="warn-text">restarted {count(job.failures)}×</span>}
         <span className="dim">lane {job.lane || "default"}</span>
         <Pill state={job.state} />
       </div>
