@@ -41,7 +41,7 @@ class Stack:
     view: np.ndarray[Any, Any]  # projection direction
 
 
-@numba.njit(cache=True)
+@numba.njit
 def splat(points, weights, rotation, out, scale):  # type: ignore[no-untyped-def]
     half = out.shape[0] // 2
     for i in range(points.shape[0]):
@@ -111,7 +111,14 @@ def make_stack(count: int, snr: float, seed: int) -> Stack:
             angle, far = random.uniform(0, 2 * np.pi), random.uniform(1.0, 1.3) * DIAMETER / PIXEL
             neighbour = project(points, weights, random_rotation(random))
             spectrum = spectrum + neighbour * np.exp(-2j * np.pi * far * (kx * np.cos(angle) + ky * np.sin(angle)))
-        ctf = ctf_at(kx / PIXEL, ky / PIXEL, *defocus[i], 0.0, OPTICS)
+        ctf = ctf_at(
+            kx / PIXEL,
+            ky / PIXEL,
+            defocus_u_angstrom=defocus[i, 0],
+            defocus_v_angstrom=defocus[i, 1],
+            defocus_angle_degrees=defocus[i, 2],
+            optics=OPTICS,
+        )
         images[i] = scipy.fft.fftshift(scipy.fft.irfft2(spectrum * ctf))
         if kinds[i] == ICE:
             y, x = np.mgrid[:BOX, :BOX] - BOX / 2 - random.normal(0, 3, (2, 1, 1))
@@ -178,14 +185,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--snr", type=float, default=0.06)
     given = parser.parse_args()
-    warm_up = Streaming2d(parameters(8, given.seed), box_size_px=BOX, pixel_size_angstrom=PIXEL, ctf=ctf_at)
+    warm_up = Streaming2d(parameters(8, given.seed), box_size_px=BOX, pixel_size_angstrom=PIXEL)
     for block in blocks(make_stack(300, given.snr, 99)):
         warm_up.add_block(block)
     warm_up.finalise()  # compiles
 
     stack = make_stack(given.images, given.snr, 7)
     started, wall = time.process_time(), time.perf_counter()
-    run = Streaming2d(parameters(given.classes, given.seed), box_size_px=BOX, pixel_size_angstrom=PIXEL, ctf=ctf_at)
+    run = Streaming2d(parameters(given.classes, given.seed), box_size_px=BOX, pixel_size_angstrom=PIXEL)
     for block in blocks(stack):
         run.add_block(block)
         while run.advance():

@@ -90,7 +90,8 @@ def _sample_cuda(grids: Array, frequency_x: Array, frequency_y: Array, rotation:
     rotations = cupy.asarray(rotation.astype(np.float32))
     out = cupy.empty((grids.shape[0], rotation.shape[1], frequency_x.size), cupy.complex64)
     shape = (rotation.shape[1], frequency_x.size, grids.shape[-1], padding, out.size)
-    arguments = (cupy.ascontiguousarray(grids), frequency_x, frequency_y, rotations, out)
+    inputs = (cupy.ascontiguousarray(a) for a in (grids, frequency_x, frequency_y))
+    arguments = (*inputs, rotations, out)
     class2d_cuda.function("sample.cu", "sample_rotated")(
         (class2d_cuda.blocks(math.prod(out.shape)),),
         (class2d_cuda.THREADS,),

@@ -64,7 +64,7 @@ def radial_profile(grid: Grid, centring: Centring, coefficients: Array, ctf: Arr
     coefficients, ctf: (particle, count); shifts: (particle, 2) real, Å. The profile is masked in real space.
     """
     xp = namespace(coefficients)
-    shells = grid.coefficient_shells[: centring.count]
+    shells = grid.coefficient_shells[: centring.count, :]
     centred = coefficients * shift_phases(grid, shifts, centring.count)
     numerator = xp.sum(xp.real(centred) * ctf, axis=0) @ shells
     denominator = xp.sum(ctf * ctf, axis=0) @ shells
@@ -88,7 +88,7 @@ def find_centres(grid: Grid, centring: Centring, coefficients: Array, ctf: Array
     weight: (shell,) profile divided by twice the noise variance (an image is twice the real part of its half plane).
     """
     xp = namespace(coefficients)
-    per_coefficient = grid.coefficient_shells[: centring.count] @ weight
+    per_coefficient = grid.coefficient_shells[: centring.count, :] @ weight
     log_ratio = working_images(grid, coefficients * (ctf * per_coefficient)) * grid.box_size_px
     reach = _REACH * centring.particle_radius_angstrom
     prior = grid.pixel_radius**2 / (2 * (reach / 2) ** 2)

@@ -17,7 +17,7 @@ from frazil.algorithms.class2d.images import ParticleImages
 from frazil.algorithms.class2d.state import ClassStatistics, ParticleTable, PassSums
 from frazil.algorithms.class2d.transforms import phase
 from frazil.array import Array, is_cupy, namespace, to_host
-from frazil.kernels.class2d_accumulate import accumulate, as_complex, as_real
+from frazil.kernels.class2d_products import accumulate, as_complex, as_real, contiguous, multiply
 from frazil.kernels.posterior import Posterior, posterior
 from frazil.kernels.sample import sample_rotated
 from frazil.kernels.scatter import Rows, scatter_rotated
@@ -64,6 +64,7 @@ class Bank:
     power: (count, class x angle) |template|^2.
     shift_phases: (shift, count).
     numerator: (class x angle, 2 count), denominator: (class x angle, count): sums for each of the two half sets.
+    products: (tile images x shift, class x angle) memory of a tile's products. tile_images: images per tile.
     """
 
     templates: Array
@@ -72,6 +73,8 @@ class Bank:
     shift_phases: Array
     numerator: list[Array]
     denominator: list[Array]
+    products: Array
+    tile_images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +99,16 @@ def make_bank(grid: Grid, search: Search) -> Bank:
     turn = 2 * xp.pi / grid.box_angstrom
     shifts = xp.asarray(search.shifts)
     angle = turn * (shifts[:, :1] * kx + shifts[:, 1:] * ky)
+    tile_images = _tile_size(templates, search)
     return Bank(
         templates=templates,
-        rows=xp.matrix_transpose(as_real(templates)),
-        power=xp.matrix_transpose(power),
+        rows=contiguous(xp.matrix_transpose(as_real(templates))),
+        power=contiguous(xp.matrix_transpose(power)),
         shift_phases=xp.astype(phase(xp, angle), templates.dtype),
         numerator=[xp.zeros((templates.shape[0], 2 * count), dtype=power.dtype) for _ in range(2)],
         denominator=[xp.zeros(templates.shape, dtype=power.dtype) for _ in range(2)],
+        products=xp.empty((tile_images * search.shifts.shape[0], templates.shape[0]), dtype=power.dtype),
+        tile_images=tile_images,
     )
 
 
@@ -113,7 +119,7 @@ def tile_posterior(bank: Bank, tile: Tile, bias: Array, cutoff: float) -> tuple[
     shifts = bank.shift_phases.shape[0]
     shifted = (tile.whitened * tile.ctf)[:, None, :] * bank.shift_phases[None, :, :]
     rows = as_real(xp.reshape(shifted, (images * shifts, count)))
-    cross = xp.reshape(rows @ bank.rows, (images, shifts, -1))
+    cross = xp.reshape(multiply(rows, bank.rows, bank.products), (images, shifts, -1))
     power = (tile.ctf * tile.ctf) @ bank.power
     return posterior(cross, power, tile.log_prior_shift, bias, cutoff), rows
 
@@ -137,11 +143,10 @@ def expect(
     bank = make_bank(grid, search)
     weight = np.zeros(search.bias.shape[0])
     residual = np.zeros(grid.shell_count)
-    size = _tile_size(bank, search)
     for half in (0, 1):
         members = positions[table.half[positions] == half]
-        for start in range(0, members.size, size):
-            part = members[start : start + size]
+        for start in range(0, members.size, bank.tile_images):
+            part = members[start : start + bank.tile_images]
             tile = _make_tile(grid, images, table, part, search)
             found, rows = tile_posterior(bank, tile, search.bias, search.cutoff)
             _accumulate(bank, half, tile, found, rows)
@@ -152,11 +157,11 @@ def expect(
     return PassSums(classes, residual, images=int(positions.size), visited=int(positions.size))
 
 
-def _tile_size(bank: Bank, search: Search) -> int:
+def _tile_size(templates: Array, search: Search) -> int:
     """Images per tile: fixed on the CPU, so that sums always group alike; as many as memory allows on a device."""
-    if not is_cupy(bank.templates):
+    if not is_cupy(templates):
         return _CPU_TILE
-    per_image = 4 * search.shifts.shape[0] * (bank.templates.shape[0] + 4 * search.count)
+    per_image = 4 * search.shifts.shape[0] * (templates.shape[0] + 4 * search.count)
     return int(np.clip(_DEVICE_TILE_BYTES // per_image, 1, 256))
 
 

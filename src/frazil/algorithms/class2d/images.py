@@ -7,19 +7,17 @@ per 10^5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from frazil.algorithms.class2d.grid import Grid
+from frazil.algorithms.ctf.model import ctf_at
 from frazil.array import Array, fft, namespace, to_device, to_host
 from frazil.model.errors import FrazilError, InputError
 from frazil.model.optics import Optics
-
-CtfFunction = Callable[..., Any]
-"""ctf(frequency_x, frequency_y, defocus_u, defocus_v, angle_deg, phase_shift_deg, optics), broadcasting; 1/Å, Å, degrees."""
 
 _CLIP_SIGMA = 6.0
 _LOAD_BATCH = 256
@@ -98,9 +96,8 @@ def load_coefficients(grid: Grid, images: Array) -> tuple[Array, Array]:
 class ParticleImages:
     """Coefficients, CTFs and power of every particle of a run, by position in the block sequence (host memory)."""
 
-    def __init__(self, grid: Grid, ctf: CtfFunction) -> None:
+    def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._ctf = ctf
         self._slabs: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         self._first: list[int] = [0]
 
@@ -139,6 +136,12 @@ class ParticleImages:
         self._slabs.append((coefficients, self._ctf_of(block), power))
         self._first.append(self._first[-1] + count)
 
+    def append_absent(self, count: int) -> None:
+        """Leave room for particles that will never be asked for."""
+        empty = np.zeros((0, 0), np.float32)
+        self._slabs.append((empty, empty, empty))
+        self._first.append(self._first[-1] + count)
+
     def take(self, positions: np.ndarray[Any, Any], count: int) -> tuple[Array, Array]:
         """Return the first `count` coefficients and CTF values of the particles at sorted positions, on the backend."""
         coefficients = np.empty((positions.size, count), np.complex64)
@@ -165,13 +168,13 @@ class ParticleImages:
 
     def _ctf_of(self, block: ParticleBlock) -> np.ndarray[Any, Any]:
         grid = self._grid
-        kx, ky = to_host(grid.frequency_x), to_host(grid.frequency_y)
-        columns = (
-            block.defocus_u_angstrom,
-            block.defocus_v_angstrom,
-            block.defocus_angle_degrees,
-            block.phase_shift_degrees,
+        values = ctf_at(
+            to_host(grid.frequency_x).astype(np.float64) / grid.box_angstrom,
+            to_host(grid.frequency_y).astype(np.float64) / grid.box_angstrom,
+            defocus_u_angstrom=block.defocus_u_angstrom[:, None],
+            defocus_v_angstrom=block.defocus_v_angstrom[:, None],
+            defocus_angle_degrees=block.defocus_angle_degrees[:, None],
+            phase_shift_degrees=block.phase_shift_degrees[:, None],
+            optics=block.optics,
         )
-        per_particle = (np.asarray(column, np.float64)[:, None] for column in columns)
-        values = self._ctf(kx / grid.box_angstrom, ky / grid.box_angstrom, *per_particle, block.optics)
         return np.asarray(values, np.float32)

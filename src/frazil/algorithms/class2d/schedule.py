@@ -21,7 +21,6 @@ PASS_GROWTH = 0.25  # a full pass is due when the run grew by this share
 REMOVED_WEIGHT = 2  # one removed particle counts as this many new ones
 RESTART_BELOW = 0.25  # of the mean class size, while bootstrapping
 RESTART_BELOW_IN_UNITS = 0.1
-_MANY_PARTICLES = 10_000
 _FULL_SIZE = 2000  # particles at which the online resolution is reached
 
 _FIRST_CYCLES, _BOOTSTRAP_CYCLES, _ONLINE_CYCLES = 4.0, 8.0, 10.5
@@ -70,7 +69,7 @@ def unit_plan(grid: Grid, parameters: Class2dParameters, index: int, new_images:
     """Return online step `index` of a unit that brings `new_images` to a run of `live_images`, them included."""
     return StepPlan(
         radius=online_radius(grid, parameters, live_images),
-        reach=3.0 if index == 0 else 1.5,
+        reach=2.0 if index == 0 else 1.5,
         rate=max(new_images / live_images, 0.2),
         balance=0.5,
     )
@@ -81,13 +80,9 @@ def pass_plan(grid: Grid, parameters: Class2dParameters, live_images: int) -> St
     return StepPlan(radius=online_radius(grid, parameters, live_images), reach=1.5, rate=1.0, balance=0.5)
 
 
-def final_pass_count(parameters: Class2dParameters, live_images: int) -> int:
-    """Return how many passes end a run."""
-    return parameters.final_passes if live_images <= _MANY_PARTICLES else min(parameters.final_passes, 2)
-
-
-def final_plan(grid: Grid, parameters: Class2dParameters, index: int, count: int) -> StepPlan:
-    """Return final pass `index` of `count`: finer each time; the last, which assigns, with a uniform prior."""
+def final_plan(grid: Grid, parameters: Class2dParameters, index: int) -> StepPlan:
+    """Return final pass `index`: finer each time; the last, which assigns, with a uniform prior."""
+    count = parameters.final_passes
     online = _radius(grid, parameters, _ONLINE_CYCLES)
     finest = min(grid.limit, 2 * online)
     share = index / (count - 1) if count > 1 else 1.0

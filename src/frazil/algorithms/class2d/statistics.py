@@ -16,7 +16,7 @@ from frazil.array import Array, namespace, to_host
 _FRC_THRESHOLD = 0.5
 _AREA_FROM_SHELL = 2
 _AREA_CYCLES = 12.5  # the area is taken up to here, cycles per particle diameter
-_JUNK_BELOW = 0.75
+_JUNK_BELOW = 0.82
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class ClassSummary:
     effective_classes: mean over its particles of exp(entropy over classes); 1 means certain.
     mean_probability: mean probability of the class over its particles.
     frc_area: mean FRC over low and middle shells.
-    quality: FRC area in relation to what good classes of this size have; junk is low.
+    quality: FRC area in relation to good classes, see `rank`; junk is low.
     selected: the suggestion: keep it.
     restarts: how often it began anew, which changed what it shows.
     """
@@ -110,10 +110,12 @@ def summarise(
 def rank(frc: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return FRC area and quality of classes, both (class,).
 
-    The area is the mean of max(FRC, 0) over the shells given. A class of n particles of the right kind has FRC
-    s n / (s n + 2) with s the spectral signal-to-noise ratio of one particle, so small classes have small areas without
-    being junk: the quality is the area divided by the area expected of the class's size, with s the particle-weighted
-    median over classes of what each class's FRC says.
+    The area is the mean of max(FRC, 0) over the shells given. A class of n particles of the right kind has half-average
+    FRC (s n / 2) / (s n / 2 + 1), s the spectral signal-to-noise ratio of one particle, so that small classes have small
+    areas without being junk; but junk tends to be small as well. The quality is the geometric mean of two ratios: the area
+    to the typical area, and the area to the one expected of the class's size. Typical is the particle-weighted median.
+    (Measured: at .82 it rejects nearly all classes that are mostly junk, and 1 to 2 % of the good particles; either ratio
+    alone does worse, for 20 or for 50 classes.)
 
     Parameters
     ----------
@@ -126,7 +128,8 @@ def rank(frc: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> tuple[np.nd
     per_particle = positive / (1 - positive) / half_size
     signal = np.array([_weighted_median(column, counts) for column in per_particle.T])
     expected = (half_size * signal / (half_size * signal + 1)).mean(axis=1)
-    return area, np.where(expected > 0, area / np.maximum(expected, 1e-12), 0)
+    scale = np.sqrt(expected * _weighted_median(area, counts))
+    return area, np.where(scale > 0, area / np.maximum(scale, 1e-12), 0)
 
 
 def _weighted_median(values: np.ndarray[Any, Any], weights: np.ndarray[Any, Any]) -> float:

@@ -12,7 +12,7 @@ from frazil.algorithms.class2d import schedule
 from frazil.algorithms.class2d.centring import Centring, find_centres, make_centring, radial_profile
 from frazil.algorithms.class2d.expectation import Search, expect
 from frazil.algorithms.class2d.grid import Grid, make_grid
-from frazil.algorithms.class2d.images import CtfFunction, ParticleImages
+from frazil.algorithms.class2d.images import ParticleImages
 from frazil.algorithms.class2d.maximisation import add_sums, maximise, rescale
 from frazil.algorithms.class2d.parameters import Class2dParameters
 from frazil.algorithms.class2d.references import Masks, build_references, make_masks, recentre
@@ -57,11 +57,11 @@ class Run:
     work: Work = field(default_factory=Work)
 
 
-def make_run(parameters: Class2dParameters, box_size_px: int, pixel_size_angstrom: float, ctf: CtfFunction, xp: Any) -> Run:
+def make_run(parameters: Class2dParameters, box_size_px: int, pixel_size_angstrom: float, xp: Any) -> Run:
     """Lay out a run for boxes of one size and pixel size."""
     grid = make_grid(box_size_px, pixel_size_angstrom, parameters.max_resolution_angstrom, xp)
     diameter = parameters.particle_diameter_angstrom
-    return Run(parameters, grid, make_masks(grid, diameter), make_centring(grid, diameter), ParticleImages(grid, ctf))
+    return Run(parameters, grid, make_masks(grid, diameter), make_centring(grid, diameter), ParticleImages(grid))
 
 
 def random_for(parameters: Class2dParameters, step: int, purpose: Purpose) -> np.random.Generator:

@@ -15,7 +15,7 @@ import numpy as np
 
 from frazil.algorithms.class2d import schedule, steps
 from frazil.algorithms.class2d.expectation import Search
-from frazil.algorithms.class2d.images import CtfFunction, ParticleBlock
+from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.algorithms.class2d.parameters import Class2dParameters
 from frazil.algorithms.class2d.references import reference_images
 from frazil.algorithms.class2d.schedule import StepPlan
@@ -59,12 +59,11 @@ class Streaming2d:
         *,
         box_size_px: int,
         pixel_size_angstrom: float,
-        ctf: CtfFunction,
         xp: Any = np,
         state: Class2dState | None = None,
     ) -> None:
         """Begin a run, or go on from a checkpoint's `state`, whose blocks must then be added again (`missing_images`)."""
-        self._run = steps.make_run(parameters, box_size_px, pixel_size_angstrom, ctf, xp)
+        self._run = steps.make_run(parameters, box_size_px, pixel_size_angstrom, xp)
         grid = self._run.grid
         self.state = state if state is not None else empty_state(grid.shell_count, grid.padded_size, xp)
         self._search: Search | None = None  # of the pass in hand; a function of the state
@@ -103,6 +102,21 @@ class Streaming2d:
         state.particles = concatenate(state.particles, fresh_particles(block.uid, block.sequence))
         state.counters.cursor = block.sequence
         self._reopen()
+
+    def skip_block(self, sequence: int) -> None:
+        """Go on after a restart without the images of a block whose particles have all been removed.
+
+        Raises FrazilError when the block is not the next to be loaded or some of its particles still count.
+        """
+        first, table = len(self._run.images), self.state.particles
+        rows = np.flatnonzero(table.sequence == sequence)
+        if rows.size == 0 or rows[0] != first or not table.removed[rows].all():
+            raise FrazilError(
+                "BLOCK_NEEDED",
+                f"Load block {sequence}: it is not the next one, or some of its particles still count.",
+                kind=ErrorKind.CONFLICT,
+            )
+        self._run.images.append_absent(int(rows.size))
 
     def retract(self, sequence: int, uid: np.ndarray[Any, Any]) -> None:
         """Take in a retraction: particles that count no more, removed when their turn in the sequence comes.
@@ -225,8 +239,10 @@ class Streaming2d:
         if due.size == 0:
             return False
         now = state.retracted_by == due.min()
+        known = int(state.retracted_at[now][0])  # later rows may hold the same particles, extracted anew
         table = state.particles
         gone = np.isin(table.uid, state.retracted_uid[now]) & ~table.removed
+        gone[known:] = False
         table.removed |= gone
         state.counters.removed_since_pass += int(gone[: state.counters.taken].sum())
         state.retracted_uid = state.retracted_uid[~now]
@@ -274,7 +290,7 @@ class Streaming2d:
         counters.phase_step += 1
         if counters.phase == Phase.FULL_PASS:
             self._enter(Phase.WAITING)
-        elif counters.phase_step >= schedule.final_pass_count(self.parameters, state.live().size):
+        elif counters.phase_step == self.parameters.final_passes:
             self._enter(Phase.FINISHED)
 
     def _pass_plan(self) -> StepPlan:
@@ -282,8 +298,7 @@ class Streaming2d:
         counters = self.state.counters
         if counters.phase == Phase.FULL_PASS:
             return schedule.pass_plan(grid, self.parameters, live)
-        count = schedule.final_pass_count(self.parameters, live)
-        return schedule.final_plan(grid, self.parameters, counters.phase_step, count)
+        return schedule.final_plan(grid, self.parameters, counters.phase_step)
 
     def _pass_is_due(self) -> bool:
         counters, live = self.state.counters, self.state.live().size
