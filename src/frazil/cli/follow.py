@@ -6,6 +6,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -205,6 +206,7 @@ class Follower:
         self._sleep = sleep
         self._moved_at = clock()
         self._explained = self._reason = ""
+        self._said: deque[str] = deque(maxlen=100)
 
     def run(self, feed: EventFeed, *, is_finished: Callable[[Session], bool], limit_seconds: float = float("inf")) -> Session:
         """Return the completed session; completes it once `is_finished` says that no more movies will come.
@@ -217,7 +219,7 @@ class Follower:
             jobs = self._client.jobs(self._session_id)
             self._view.update(session, jobs)
             for sentence in feed.take():
-                self._view.line(sentence)
+                self._say(sentence)
             if session.state == Session.STATE_COMPLETED:
                 return session
             if session.state == Session.STATE_RUNNING and is_finished(session):
@@ -228,11 +230,16 @@ class Follower:
                 raise FrazilError("TIMED_OUT", f"Not done after {limit_seconds:.0f} s ({where}).", kind=ErrorKind.UNAVAILABLE)
             self._sleep(_POLL_SECONDS)
 
+    def _say(self, sentence: str) -> None:
+        self._view.line(sentence)
+        self._said.append(sentence)
+
     def _tell_trouble(self, session: Session, jobs: Sequence[Job]) -> None:
         if session.state_reason != self._reason:
             self._reason = session.state_reason
-            if self._reason:
-                self._view.line(clipped(self._reason))
+            told = any(sentence.startswith(self._reason[:80]) for sentence in self._said)  # a notice came before it
+            if self._reason and not told:
+                self._say(clipped(self._reason))
         waiting = [job for job in jobs if job.state == Job.STATE_WAITING]
         if not waiting or any(job.state in (Job.STATE_RUNNING, Job.STATE_STARTING) for job in jobs):
             self._moved_at = self._clock()
