@@ -63,12 +63,25 @@ class Fold:
         world.store.read(body)
 
 
-def check_slots(world: World) -> None:
+Snapshot = dict[str, list[dict[str, Any]]]
+
+
+def snapshot(world: World) -> Snapshot:
+    """Return every table, read at one moment and past the layers under test."""
+
+    def body(tx: Any) -> Snapshot:
+        names = [table.name for table in tables.metadata.sorted_tables if table.name not in ("event", "request")]
+        return {name: [dict(r) for r in tx.connection.exec_driver_sql(f"SELECT * FROM {name}").mappings()] for name in names}  # noqa: S608
+
+    return world.store.read(body)
+
+
+def check_slots(world: World, now: Snapshot) -> None:
     """L1 L2 L3 L7: what runs is what the ledger says, at most one process per slot, on a slot large enough."""
-    leases = {row["lease_id"]: row for row in world.rows(tables.lease)}
-    memory = {row["slot_key"]: row["memory_mib"] for row in world.rows(tables.slot)}
-    minimum = {row["job_id"]: row["gpu_memory_min_mib"] for row in world.rows(tables.job)}
-    stray = {row["slot_key"] for row in world.rows(tables.slot, tables.slot.c.stray_lease_id != "")}
+    leases = {row["lease_id"]: row for row in now["lease"]}
+    memory = {row["slot_key"]: row["memory_mib"] for row in now["slot"]}
+    minimum = {row["job_id"]: row["gpu_memory_min_mib"] for row in now["job"]}
+    stray = {row["slot_key"] for row in now["slot"] if row["stray_lease_id"]}
     open_on = {row["slot_key"] for row in leases.values() if row["state"] != "CLOSED"}
     used = Counter(worker.slot_key for worker in world.workers.values())
     assert all(count == 1 for count in used.values())
@@ -80,13 +93,13 @@ def check_slots(world: World) -> None:
         assert memory[row["slot_key"]] >= minimum[row["job_id"]]
 
 
-def check_leases(world: World) -> None:
+def check_leases(now: Snapshot) -> None:
     """L4 L5 L8: epochs grow without reuse, every job is in one state, and bound exactly when it should be."""
-    rows = world.rows(tables.lease)
-    (meta,) = world.rows(tables.meta)
+    rows = now["lease"]
+    (meta,) = now["meta"]
     assert sorted(row["epoch"] for row in rows) == list(range(1, meta["epoch"] + 1))
     binding = Counter(row["job_id"] for row in rows if not row["released"])
-    for job in world.rows(tables.job):
+    for job in now["job"]:
         assert job["state"] in jobs.STATES
         bound = binding[job["job_id"]]
         assert bound <= 1
@@ -103,31 +116,31 @@ def check_leases(world: World) -> None:
             assert row["released"]
 
 
-def check_sessions(world: World) -> None:
+def check_sessions(now: Snapshot) -> None:
     """A paused session holds nothing; E1: every exposure is counted once."""
-    states = {row["session_id"]: row["state"] for row in world.rows(tables.session)}
-    session_of = {row["job_id"]: row["session_id"] for row in world.rows(tables.job)}
-    for row in world.rows(tables.lease):
+    states = {row["session_id"]: row["state"] for row in now["session"]}
+    session_of = {row["job_id"]: row["session_id"] for row in now["job"]}
+    for row in now["lease"]:
         if states[session_of[row["job_id"]]] in ("PAUSED", "COMPLETED"):
             assert row["released"]  # what was lost or quarantined may still come back, to be killed or proven free
             assert row["state"] not in ("RESERVED", "HELD")
-    for row in world.rows(tables.session):
-        found = Counter(e["state"] for e in world.rows(tables.exposure, tables.exposure.c.session_id == row["session_id"]))
+    for row in now["session"]:
+        found = Counter(e["state"] for e in now["exposure"] if e["session_id"] == row["session_id"])
         assert [row[name.lower()] for name in ("READY", "RUNNING", "DONE", "QUARANTINED")] == [
             found[name] for name in ("READY", "RUNNING", "DONE", "QUARANTINED")
         ]
         assert row["found"] == sum(found.values())
 
 
-def check_exposures(world: World) -> None:
+def check_exposures(now: Snapshot) -> None:
     """E2 E4: results belong to accepted attempts; running ones to a lease that binds; failures have reasons and limits."""
-    attempts = world.rows(tables.attempt)
-    released = {row["lease_id"]: row["released"] for row in world.rows(tables.lease)}
+    attempts = now["attempt"]
+    released = {row["lease_id"]: row["released"] for row in now["lease"]}
     running = Counter(row["exposure_id"] for row in attempts if row["outcome"] == "RUNNING")
     assert all(not released[row["lease_id"]] for row in attempts if row["outcome"] == "RUNNING")
     folders = {f"results/{row['exposure_id']}/{row['folder']}" for row in attempts if row["outcome"] == "DONE"}
     assert len({row["folder"] for row in attempts if row["outcome"]}) <= len(attempts)
-    for row in world.rows(tables.exposure):
+    for row in now["exposure"]:
         record = records.exposure_record(row)
         assert running[row["exposure_id"]] == (row["state"] == "RUNNING")
         assert row["attempts"] <= limits.ATTEMPTS_MAX
@@ -138,13 +151,11 @@ def check_exposures(world: World) -> None:
         assert row["outcome"] in ("RUNNING", "DONE", "INPUT", "RESOURCE", "CRASH", "INFRA", "RETURNED", "SUPERSEDED")
 
 
-def check_blocks(world: World, fold: Fold) -> None:
+def check_blocks(world: World, now: Snapshot, fold: Fold) -> None:
     """E3 E5: blocks have no gap, and their particles are exactly those that workers were told were accepted."""
-    for session in world.rows(tables.session):
-        rows = sorted(
-            world.rows(tables.particle_block, tables.particle_block.c.session_id == session["session_id"]),
-            key=lambda row: row["sequence"],
-        )
+    for session in now["session"]:
+        mine = [row for row in now["particle_block"] if row["session_id"] == session["session_id"]]
+        rows = sorted(mine, key=lambda row: row["sequence"])
         assert [row["sequence"] for row in rows] == list(range(1, session["block_sequence"] + 1))
         assert fold.blocks[session["session_id"]] == [records.block_record(row) for row in rows]
         live: dict[str, int] = {}
@@ -155,17 +166,18 @@ def check_blocks(world: World, fold: Fold) -> None:
             else:
                 assert live.pop(row["exposure_id"]) == row["particle_count"]
         assert session["particles"] == sum(live.values())
-        mine = {key: count for key, count in world.accepted.items() if key.startswith(session["session_id"])}
-        assert live == {key: count for key, count in mine.items() if count}
+        told = {key: count for key, count in world.accepted.items() if key.startswith(session["session_id"])}
+        assert live == {key: count for key, count in told.items() if count}
 
 
 def check_all(world: World, fold: Fold) -> None:
     """Check every law."""
     fold.catch_up(world)
     fold.check(world)
-    check_slots(world)
-    check_leases(world)
-    check_sessions(world)
-    check_exposures(world)
-    check_blocks(world, fold)
+    now = snapshot(world)
+    check_slots(world, now)
+    check_leases(now)
+    check_sessions(now)
+    check_exposures(now)
+    check_blocks(world, now, fold)
     world.second_look()  # F2: nothing more can be granted, no session has anything to follow

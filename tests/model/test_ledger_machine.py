@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -193,7 +194,7 @@ class Facility(RuleBasedStateMachine):
             self.world.store.transact(lambda tx: sessions.stop(tx, rows[number], "CANCELLED", "Cancelled by a person."))
 
 
-TestFacility = Facility.TestCase
+TestFacility = pytest.mark.timeout(300)(Facility.TestCase)
 TestFacility.settings = settings(
-    max_examples=25, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

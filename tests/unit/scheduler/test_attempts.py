@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
+import sqlalchemy
 
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
@@ -287,3 +290,29 @@ def events(world: World) -> list:
     from frazil.api.event.v1 import event_pb2
 
     return [event_pb2.Event.FromString(row["body"]) for row in world.rows(tables.event)]
+
+
+def test_the_statements_of_the_daily_work_use_indexes(world: World) -> None:
+    """With a million exposures no claim, commit or registration may read a whole table."""
+    session_id = running(world, 3)
+    statements: list[tuple[str, object]] = []
+
+    @sqlalchemy.event.listens_for(world.store._engine, "before_cursor_execute")
+    def keep(_connection: object, _cursor: object, statement: str, values: object, *_: object) -> None:
+        statements.append((statement, values))
+
+    worker = world.worker_of("preprocess")
+    world.register(session_id, "m9")
+    world.register(session_id, "m1", size=200)
+    assert claimed(world, worker) == ["m9"]
+    world.commit(worker)
+    claimed(world, worker)
+    world.end(worker, 1)
+    sqlalchemy.event.remove(world.store._engine, "before_cursor_execute", keep)
+    asked = [pair for pair in statements if pair[0].startswith(("SELECT", "UPDATE", "DELETE"))]
+    with sqlite3.connect(world.folder / "ledger.sqlite") as plain:
+        plans = [(row[3], text) for text, values in asked for row in plain.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    plain.close()
+    large = ("exposure", "attempt", "particle_block", "event", "request")
+    assert len(plans) > 20
+    assert [plan for plan in plans if plan[0].startswith("SCAN") and plan[0].split()[1] in large] == []

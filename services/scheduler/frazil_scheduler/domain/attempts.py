@@ -47,17 +47,14 @@ def claim(tx: Transaction, session: RowMapping, lease: RowMapping, count: int) -
 
 
 def seconds_until_ready(tx: Transaction, session: RowMapping) -> float | None:
-    """Return after how long an exposure that backs off can be claimed; None when none does."""
-    soonest = tx.scalar(
-        select(func.min(_exposure.not_before_mono)).where(
-            _exposure.session_id == session["session_id"], _exposure.state == "READY"
-        )
-    )
-    if soonest is None:
+    """Return after how long it is worth claiming again without news; None when only news can help."""
+    if session["disk_problem"]:
         return None
-    if session["outcome_problem"]:
-        soonest = max(soonest, session["probe_mono"])
-    return float(max(0.0, soonest - tx.mono))
+    if session["outcome_problem"] and session["state"] == "RUNNING" and session["probe_mono"] > tx.mono:
+        return float(session["probe_mono"] - tx.mono)
+    mine = (_exposure.session_id == session["session_id"]) & (_exposure.state == "READY")
+    soonest = tx.scalar(select(func.min(_exposure.not_before_mono)).where(mine))
+    return None if soonest is None else float(max(0.0, soonest - tx.mono))
 
 
 def commit(tx: Transaction, lease: RowMapping, request: worker_pb2.CommitExposureRequest) -> worker_pb2.CommitExposureResponse:
@@ -116,7 +113,7 @@ def end_of_lease(tx: Transaction, lease_id: str, cause: Cause, detail: str, exit
     """
     running = tx.all(
         select(tables.attempt)
-        .where(_attempt.lease_id == lease_id, _attempt.outcome == "RUNNING")
+        .where(_attempt.lease_id == lease_id, _attempt.outcome == tables.RUNNING)
         .order_by(_attempt.started_ns, _attempt.attempt_id)
     )
     quarantined = False

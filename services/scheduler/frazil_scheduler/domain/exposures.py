@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from frazil.api.exposure.v1 import exposure_pb2
 from frazil_scheduler.domain import limits
@@ -15,7 +16,11 @@ from frazil_scheduler.ledger.transaction import Transaction
 _exposure = tables.exposure.c
 _session = tables.session.c
 
-STATES = ("READY", "RUNNING", "DONE", "QUARANTINED")
+_NEW: dict[str, Any] = {
+    column.name: column.default.arg
+    for column in tables.exposure.columns
+    if isinstance(column.default, ScalarElementColumnDefault)
+}
 
 
 def register_all(
@@ -47,7 +52,14 @@ def move(tx: Transaction, row: RowMapping, state: str, **values: Any) -> None:
     tx.run(update(tables.exposure).where(_exposure.exposure_id == row["exposure_id"]).values(state=state, **values))
     if state != old:
         changes = {old.lower(): _session[old.lower()] - 1, state.lower(): _session[state.lower()] + 1}
-        tx.run(update(tables.session).where(_session.session_id == session_id).values(changes=_session.changes + 1, **changes))
+        counted = (
+            update(tables.session)
+            .where(_session.session_id == session_id)
+            .values(changes=_session.changes + 1, **changes)
+            .returning(_session.state)
+        )
+        if tx.scalar(counted) == "COMPLETING":  # its queue may be empty now
+            tx.unsettled[session_id] = None
     _tell(tx, {**row, "state": state, **values})
 
 
@@ -104,6 +116,7 @@ def _create(tx: Transaction, session: RowMapping, request: exposure_pb2.Register
     exposure_id = f"{session['session_id']}-{number:06d}"
     state = "QUARANTINED" if request.file.defect else "READY"
     values = {
+        **_NEW,
         "exposure_id": exposure_id,
         "session_id": session["session_id"],
         "number": number,
@@ -125,15 +138,14 @@ def _create(tx: Transaction, session: RowMapping, request: exposure_pb2.Register
             **{state.lower(): _session[state.lower()] + 1},
         )
     )
-    row = find(tx, exposure_id)
-    _tell(tx, dict(row or {}))
+    _tell(tx, values)
     return exposure_id
 
 
 def _renew(tx: Transaction, row: RowMapping, request: exposure_pb2.RegisterExposuresRequest) -> None:
     if request.file.defect and row["state"] == "DONE":
         return  # damaged after it was processed: its result stays
-    running = (tables.attempt.c.exposure_id == row["exposure_id"]) & (tables.attempt.c.outcome == "RUNNING")
+    running = (tables.attempt.c.exposure_id == row["exposure_id"]) & (tables.attempt.c.outcome == tables.RUNNING)
     superseded = {"outcome": "SUPERSEDED", "detail": "The movie's content has changed.", "ended_ns": tx.wall_ns}
     tx.run(update(tables.attempt).where(running).values(**superseded))
     fresh = {"attempts": 0, "resource_failures": 0, "infra_failures": 0, "not_before_mono": 0.0}
@@ -160,4 +172,3 @@ def _tell(tx: Transaction, row: dict[str, Any]) -> None:
     session_id = row["session_id"]
     tx.emit(f"exposure_{row['state'].lower()}", session_id, exposure=records.exposure_record(row))
     tx.topics.add(f"session:{session_id}")
-    tx.unsettled[session_id] = None

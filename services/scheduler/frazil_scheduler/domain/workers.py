@@ -53,7 +53,7 @@ def claim(tx: Transaction, request: worker_pb2.ClaimExposuresRequest) -> tuple[w
         reply = tx.once(request, worker_pb2.ClaimExposuresResponse, take, keep=lambda reply: bool(reply.claims))
     else:
         reply = take()
-    return reply, attempts.seconds_until_ready(tx, session)
+    return reply, None if reply.claims else attempts.seconds_until_ready(tx, session)
 
 
 def commit(tx: Transaction, request: worker_pb2.CommitExposureRequest) -> worker_pb2.CommitExposureResponse:

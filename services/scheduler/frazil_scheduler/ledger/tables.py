@@ -22,6 +22,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+RUNNING = text("'RUNNING'")
+"""Written out, not bound, so that the indexes of running attempts are used."""
+
 Counter = BigInteger().with_variant(Integer, "sqlite")
 """A 64-bit integer; on SQLite the only kind that may be a row id."""
 
@@ -107,13 +110,6 @@ exposure = Table(
     _count("finished_ns"),
     UniqueConstraint("session_id", "relative_path"),
     UniqueConstraint("session_id", "number"),
-)
-Index(
-    "exposure_ready",
-    exposure.c.session_id,
-    exposure.c.number,
-    sqlite_where=text("state = 'READY'"),
-    postgresql_where=text("state = 'READY'"),
 )
 Index("exposure_by_state", exposure.c.session_id, exposure.c.state, exposure.c.number)
 

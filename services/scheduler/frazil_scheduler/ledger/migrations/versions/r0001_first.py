@@ -122,14 +122,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("session_id", "relative_path"),
     )
     op.create_index("exposure_by_state", "exposure", ["session_id", "state", "number"], unique=False)
-    op.create_index(
-        "exposure_ready",
-        "exposure",
-        ["session_id", "number"],
-        unique=False,
-        sqlite_where=sa.text("state = 'READY'"),
-        postgresql_where=sa.text("state = 'READY'"),
-    )
     op.create_table(
         "job",
         sa.Column("job_id", sa.String(), nullable=False),
