@@ -13,6 +13,7 @@ import numpy as np
 Images = np.ndarray[Any, Any]
 Particle = Literal["globule", "barrel"]
 MARGIN_PX = 48
+ICE_DIFFUSION = 0.5  # Å² per e/Å² and axis: water wanders under the beam (McMullan et al., Ultramicroscopy 2015)
 PHASE_PER_ATOM = 0.027  # rad Å² at 300 kV, protein minus the water it displaces
 
 
@@ -63,7 +64,7 @@ def expose(scene: Scene, displacement: Images, gain: Images | None = None) -> Im
     critical = 0.245 * np.maximum(s, 1e-4) ** -1.665 + 2.81
     ice_shape = scene.ice * 0.3 / scene.pixel_size_angstrom * np.sqrt(0.06 + np.exp(-((s - 1 / 3.7) ** 2) / (2 * 0.04**2)))
     ice = np.fft.rfft2(rng.normal(size=canvas))
-    stay = np.exp(-scene.dose_per_frame_e_per_angstrom2 / 4.0)
+    stay = np.exp(-2 * np.pi**2 * s**2 * ICE_DIFFUSION * scene.dose_per_frame_e_per_angstrom2)
     sensitivity = scene.dose_per_px if gain is None else scene.dose_per_px / gain
     movie = np.empty((scene.frame_count, *scene.shape), np.uint8)
     for t in range(scene.frame_count):

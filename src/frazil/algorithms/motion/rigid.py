@@ -1,0 +1,150 @@
+"""Whole-frame motion by maximum a posteriori: the shifts under which all frames together are most probable.
+
+The coarse trajectory comes from cross-correlation (`coarse`). It is refined by Gauss-Newton steps on the exact
+complex-Gaussian likelihood of all pairs of frames (`weights`), with a prior on trajectories (`prior`) whose sizes are
+chosen by their evidence. The posterior's width is the predicted error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from frazil.algorithms.motion.coarse import coarse_shifts
+from frazil.algorithms.motion.modes import Modes, covariances, gradient
+from frazil.algorithms.motion.prior import CANDIDATES, Hyperparameters, trajectory_covariance
+from frazil.algorithms.motion.weights import Exposure, ShellWeights, shell_weights
+from frazil.model.optics import Optics
+
+Matrix = np.ndarray[Any, Any]
+
+_STAGES_ANGSTROM = (25.0, 12.0, 0.0)  # finest detail used, coarse to fine
+_START = Hyperparameters(6.0, 0.5, 0.3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RigidParameters:
+    """How whole-frame motion is found.
+
+    `band_angstrom`: coarsest and finest detail used; the coarsest shells carry what is fixed to the detector.
+    `max_shift_angstrom`: farthest a frame may lie from the others. `settled_px`: last step, px of the movie.
+    """
+
+    band_angstrom: tuple[float, float] = (60.0, 4.0)
+    shell_count: int = 48
+    max_shift_angstrom: float = 100.0
+    settled_px: float = 0.01
+    iterations: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class RigidFit:
+    """The trajectory of a movie.
+
+    Attributes
+    ----------
+    shifts: (frame group, 2) float64, to apply, (y, x) in px of the movie, relative to the first group.
+    sigma_px: predicted RMS distance from the truth, one constant removed.
+    last_step_px: RMS of the last step. hyperparameters: chosen by evidence.
+    """
+
+    shifts: Matrix
+    sigma_px: float
+    last_step_px: float
+    hyperparameters: Hyperparameters
+
+
+@dataclass(slots=True)
+class _Expansion:
+    """The log-likelihood about a trajectory: gradient (frame, 2) there, information (frame, frame) of either axis."""
+
+    at: Matrix
+    gradient: Matrix
+    information: Matrix
+
+
+def fit_rigid(modes: Modes, optics: Optics, parameters: RigidParameters | None = None) -> RigidFit:
+    """Find the shift to apply to each group of frames.
+
+    Parameters
+    ----------
+    modes: coefficients of the movie's frames.
+    optics: pixel size of the movie, dose per frame, voltage.
+    parameters: how.
+    """
+    parameters = parameters or RigidParameters()
+    shifts = coarse_shifts(modes, optics.pixel_size_angstrom, parameters.max_shift_angstrom)
+    if len(shifts) < 2:
+        return RigidFit(shifts, 0.0, 0.0, _START)
+    return refine(modes, shifts, optics, parameters)
+
+
+def refine(modes: Modes, shifts: Matrix, optics: Optics, parameters: RigidParameters) -> RigidFit:
+    """Improve a trajectory by Gauss-Newton steps with more and more detail."""
+    exposure = _exposure(modes, optics)
+    pixel_size = optics.pixel_size_angstrom
+    since_start = exposure.middle - exposure.middle[0] + (exposure.middle[1] - exposure.middle[0]) / 2
+    chosen, step = _START, 0.0
+    posterior = np.zeros((len(shifts), len(shifts)))
+    for finest in _STAGES_ANGSTROM:
+        highest_k = pixel_size / finest if finest else 1.0
+        for _ in range(parameters.iterations):
+            weights = shell_weights(covariances(modes, shifts, highest_k), modes.layout.shell_frequencies, exposure)
+            expansion = _expand(modes, shifts, weights, highest_k)
+            chosen = _most_evident(expansion, since_start, pixel_size)
+            prior = trajectory_covariance(since_start, chosen) / pixel_size**2
+            moved, posterior = _posterior(expansion, prior)
+            step, shifts = _rms(moved - shifts), moved
+            if step < (0.1 if finest else parameters.settled_px):
+                break
+    return RigidFit(shifts - shifts[0], _sigma(posterior), step, chosen)
+
+
+def _expand(modes: Modes, shifts: Matrix, weights: ShellWeights, highest_k: float) -> _Expansion:
+    used = modes.layout.shell_frequencies <= highest_k
+    scale = np.where(used, modes.layout.shell_counts * (2 * np.pi * modes.layout.shell_frequencies) ** 2, 0.0)
+    information = np.einsum("s,stu->tu", scale, weights.information)
+    return _Expansion(shifts, gradient(modes, shifts, weights.pair, highest_k), information)
+
+
+def _posterior(expansion: _Expansion, prior: Matrix) -> tuple[Matrix, Matrix]:
+    """Return the most probable trajectory (frame, 2) and the covariance of an axis, from a quadratic expansion.
+
+    With K the prior and I the information: (I + K^-1)^-1 = K (1 + I K)^-1, which needs no inverse of K.
+    """
+    identity = np.eye(len(prior))
+    posterior = prior @ np.linalg.inv(identity + expansion.information @ prior)
+    target = expansion.information @ expansion.at + expansion.gradient
+    return posterior @ target, (posterior + posterior.T) / 2
+
+
+def _most_evident(expansion: _Expansion, exposure: Matrix, pixel_size: float) -> Hyperparameters:
+    """Return the sizes under which the data are most probable (Laplace; no pass over the data)."""
+    target = expansion.information @ expansion.at + expansion.gradient
+    best, best_evidence = _START, -np.inf
+    for candidate in CANDIDATES:
+        prior = trajectory_covariance(exposure, candidate) / pixel_size**2
+        matrix = np.eye(len(prior)) + expansion.information @ prior
+        evidence = 0.5 * np.sum(target * (prior @ np.linalg.solve(matrix, target))) - np.linalg.slogdet(matrix)[1]
+        if evidence > best_evidence:
+            best, best_evidence = candidate, evidence
+    return best
+
+
+def _exposure(modes: Modes, optics: Optics) -> Exposure:
+    """Return when each group of frames was exposed; without a dose, one e/Å² per frame."""
+    dose = (optics.dose_per_frame_e_per_angstrom2 or 1.0) * modes.group_size
+    middle = optics.pre_exposure_e_per_angstrom2 + dose * (np.arange(len(modes.brightness)) + 0.5)
+    return Exposure(middle, modes.brightness, optics.pixel_size_angstrom, optics.voltage_kv)
+
+
+def _sigma(posterior: Matrix) -> float:
+    """Return the RMS over frames and both axes of the posterior, one constant removed."""
+    spread = np.trace(posterior) / len(posterior) - posterior.mean()
+    return float(np.sqrt(max(2 * spread, 0.0)))
+
+
+def _rms(step: Matrix) -> float:
+    return float(np.sqrt(((step - step.mean(axis=0)) ** 2).sum(axis=1).mean()))

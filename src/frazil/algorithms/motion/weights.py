@@ -1,0 +1,79 @@
+"""Maximum-likelihood weights: how much each pair of frames says about their relative shift, shell by shell.
+
+After alignment the coefficients of one shell are draws from a complex Gaussian whose covariance over frames is signal,
+which decays and decorrelates with exposure, plus white noise. Fitting that covariance to the data replaces B-factors,
+whitening and dose weights; the inverse gives both the weights and the Fisher information of the shifts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from frazil.algorithms.dose_weighting import critical_exposure
+
+DECORRELATION_EXPOSURES = (1.5, 6.0, 24.0, math.inf)  # e/Å²: ice flows, particles turn, detectors do not
+_NOISE_FLOOR = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What the statistics over frames depend on.
+
+    Attributes
+    ----------
+    middle: (frame,) e/Å² at the middle of each frame, pre-exposure included.
+    brightness: (frame,) relative number of electrons; 0 for frames that cannot be used.
+    pixel_size_angstrom: of the images that are aligned. voltage_kv: kV.
+    """
+
+    middle: np.ndarray[Any, Any]
+    brightness: np.ndarray[Any, Any]
+    pixel_size_angstrom: float
+    voltage_kv: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShellWeights:
+    """(shell, frame, frame) each: `pair` is -K^-1 without its diagonal, `information` is K^-1 o K - 1."""
+
+    pair: np.ndarray[Any, Any]
+    information: np.ndarray[Any, Any]
+
+
+def shell_weights(covariances: np.ndarray[Any, Any], frequencies: np.ndarray[Any, Any], exposure: Exposure) -> ShellWeights:
+    """Fit each shell's covariance over frames and return what the likelihood needs.
+
+    Parameters
+    ----------
+    covariances: (shell, frame, frame) of the aligned coefficients; zero where a shell has no modes.
+    frequencies: (shell,) mean |k| in cycles per px of the aligned images.
+    exposure: when each frame was taken.
+    """
+    pair, information = np.zeros_like(covariances), np.zeros_like(covariances)
+    frame_count = covariances.shape[1]
+    lag = np.abs(exposure.middle[:, None] - exposure.middle[None])
+    relative = np.outer(exposure.brightness, exposure.brightness)
+    decorrelated = [np.exp(-lag / tau) * relative for tau in DECORRELATION_EXPOSURES]
+    above = np.triu_indices(frame_count, 1)
+    critical = critical_exposure(frequencies / exposure.pixel_size_angstrom, exposure.voltage_kv)
+    for shell, measured in enumerate(covariances):
+        diagonal = np.diag(measured)
+        if not diagonal.max() > 0:
+            continue
+        damage = np.exp(-exposure.middle / (2 * critical[shell]))
+        shapes = [np.outer(damage, damage) * relative, *decorrelated]
+        amplitudes, _ = nnls(np.stack([shape[above] for shape in shapes], axis=1), measured[above])
+        signal = sum(a * shape for a, shape in zip(amplitudes, shapes, strict=True))
+        rest = (diagonal - np.diag(signal))[exposure.brightness > 0]
+        noise = np.maximum(exposure.brightness, 1e-3) * max(float(rest.mean()), _NOISE_FLOOR * float(diagonal.mean()))
+        model = signal + np.diag(noise)
+        inverse = np.linalg.inv(model)
+        information[shell] = inverse * model - np.eye(frame_count)
+        pair[shell] = -inverse
+        np.fill_diagonal(pair[shell], 0.0)
+    return ShellWeights(pair, information)
