@@ -105,8 +105,12 @@ class Client:
     async def until(self, session: str, state: str) -> session_pb2.Session:
         """Follow the events until a session is in a state."""
         number = session_pb2.Session.State.Value(f"STATE_{state}")
+        head = (await self.history())[-1].sequence
+        now = await self.get(session)
+        if now.state == number:
+            return now
         async with asyncio.timeout(WAIT_SECONDS):
-            call = self.events.WatchEvents(event_pb2.WatchEventsRequest(session=session))
+            call = self.events.WatchEvents(event_pb2.WatchEventsRequest(session=session, after_sequence=head))
             async for reply in call:
                 if reply.event.WhichOneof("body") == "session" and reply.event.session.state == number:
                     call.cancel()

@@ -198,9 +198,9 @@ def test_what_is_given_back_is_ready_at_once(world: World) -> None:
 def test_a_death_counts_only_against_the_exposure_that_was_claimed_first(world: World) -> None:
     running(world, 2)
     worker = world.worker_of("preprocess")
-    first = claimed(world, worker)[0]
-    world.mono += 1
-    second = claimed(world, worker)[0]
+    reply = world.claim(worker, 2)
+    assert reply is not None
+    first, second = (claim.exposure.file.relative_path for claim in reply.claims)
     world.end(worker, -11)
     assert exposure(world, first)["attempts"] == 1
     assert exposure(world, second)["attempts"] == 0

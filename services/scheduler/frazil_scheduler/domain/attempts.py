@@ -39,7 +39,7 @@ def claim(tx: Transaction, session: RowMapping, lease: RowMapping, count: int) -
         row = _next(tx, session, turn)
         if row is None:
             break
-        claimed.append(_take(tx, row, lease))
+        claimed.append(_take(tx, row, lease, turn))
     if claimed:
         values = {"claims": session["claims"] + len(claimed), "probe_mono": tx.mono + limits.PROBE_SECONDS}
         tx.run(update(tables.session).where(_session.session_id == session["session_id"]).values(**values))
@@ -114,7 +114,7 @@ def end_of_lease(tx: Transaction, lease_id: str, cause: Cause, detail: str, exit
     running = tx.all(
         select(tables.attempt)
         .where(_attempt.lease_id == lease_id, _attempt.outcome == tables.RUNNING)
-        .order_by(_attempt.started_ns, _attempt.attempt_id)
+        .order_by(_attempt.claim_number)
     )
     quarantined = False
     for place, attempt in enumerate(running):
@@ -176,7 +176,7 @@ def _next(tx: Transaction, session: RowMapping, turn: int) -> RowMapping | None:
     )
 
 
-def _take(tx: Transaction, row: RowMapping, lease: RowMapping) -> worker_pb2.Claim:
+def _take(tx: Transaction, row: RowMapping, lease: RowMapping, turn: int) -> worker_pb2.Claim:
     number = row["attempt_number"] + 1
     attempt_id = f"{row['exposure_id']}-{number}"
     folder = f"{row['generation']}.{lease['epoch']}.{number}"
@@ -188,6 +188,7 @@ def _take(tx: Transaction, row: RowMapping, lease: RowMapping) -> worker_pb2.Cla
             number=number,
             lease_id=lease["lease_id"],
             epoch=lease["epoch"],
+            claim_number=turn,
             folder=folder,
             outcome="RUNNING",
             started_ns=tx.wall_ns,

@@ -122,6 +122,7 @@ attempt = Table(
     _count("number"),
     _text("lease_id"),
     _count("epoch"),
+    _count("claim_number"),  # order of claims within the session
     _text("folder"),
     _text("outcome"),  # RUNNING, then one of DONE INPUT RESOURCE CRASH INFRA RETURNED SUPERSEDED
     _text("detail"),

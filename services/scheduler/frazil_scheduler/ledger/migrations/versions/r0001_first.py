@@ -196,6 +196,7 @@ def upgrade() -> None:
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("lease_id", sa.String(), nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("claim_number", sa.BigInteger(), nullable=False),
         sa.Column("folder", sa.String(), nullable=False),
         sa.Column("outcome", sa.String(), nullable=False),
         sa.Column("detail", sa.String(), nullable=False),
