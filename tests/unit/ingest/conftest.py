@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from frazil_ingest.scanner import MovieFound, SessionScanner
 
 from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil_ingest.scanner import MovieFound, SessionScanner
 
 
 class Clock:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from frazil_ingest.follow import Ingest, IngestSettings
 
 from frazil.api.exposure.v1 import exposure_pb2 as exposures
 from frazil.api.exposure.v1.exposure_pb2_grpc import ExposureServiceServicer, add_ExposureServiceServicer_to_server
@@ -20,6 +19,7 @@ from frazil.api.session.v1.session_pb2_grpc import SessionServiceServicer, add_S
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil.rpc.client import open_aio_channel
 from frazil.rpc.server import RunningServer, start_server
+from frazil_ingest.follow import Ingest, IngestSettings
 
 Movie = Callable[..., bytes]
 FAST = IngestSettings(

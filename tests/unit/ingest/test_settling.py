@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from frazil_ingest.selection import is_candidate, is_foreign
 from frazil_ingest.settling import FrameExpectation, Look, Patience, Sighting, Signature, Verdict, judge
 
