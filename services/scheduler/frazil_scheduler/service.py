@@ -111,6 +111,8 @@ class Scheduler:
                 structlog.get_logger().error("tick_failed", reason=error.reason, sentence=error.sentence)
                 if error.reason == "TERM_STALE":
                     raise
+            except Exception as error:  # noqa: BLE001 whatever it was, the next second must still be looked after
+                structlog.get_logger().error("tick_failed", exc_info=error)
             await asyncio.sleep(seconds)
 
     async def close(self) -> None:

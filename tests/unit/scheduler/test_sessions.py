@@ -7,6 +7,7 @@ import pytest
 from frazil.api.agent.v1 import agent_pb2
 from frazil.api.event.v1 import event_pb2
 from frazil.api.reconstruction.v1 import reconstruction_pb2
+from frazil.api.session.v1 import session_pb2
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import limits, nodes, queue, reconstruction, sessions, workers
@@ -354,6 +355,44 @@ def test_quarantining_a_gpu_takes_all_its_slots_and_moves_its_jobs(world: World)
     world.settle("node")
     assert {row["quarantined"] for row in world.rows(tables.slot)} == {""}
     assert {row["state"] for row in world.rows(tables.job)} == {"RUNNING"}
+
+
+def test_a_gpu_used_by_another_program_comes_back_by_itself(world: World) -> None:
+    up(world)
+    world.end(world.worker_of("preprocess"), 1)
+    world.settle("node")
+    world.advance(1)
+    (lease,) = world.rows(tables.lease, tables.lease.c.state == "RESERVED")
+    said = agent_pb2.Exited(
+        lease_id=lease["lease_id"], epoch=lease["epoch"], refused="GPU_BUSY_EXTERNAL", log_tail="3,000 MiB are free."
+    )
+    world.store.transact(lambda tx: nodes.exited(tx, "node", said))
+    (slot,) = world.rows(tables.slot)
+    assert (slot["quarantined"], slot["quarantine_kind"]) == ("3,000 MiB are free.", "EXTERNAL")
+    assert (job(world)["state"], job(world)["failures"]) == ("WAITING", 1)
+    still = agent_pb2.ProvedFree(slot_key="GPU-0#0", lease_id=lease["lease_id"], epoch=lease["epoch"], problem="memory")
+    world.store.transact(lambda tx: nodes.proved_free(tx, "node", still))
+    (slot,) = world.rows(tables.slot)
+    assert slot["quarantine_kind"] == "EXTERNAL"
+    world.settle("node")
+    (slot,) = world.rows(tables.slot)
+    assert slot["quarantined"] == ""
+
+
+def test_a_scan_is_told_when_something_has_happened_not_with_every_sweep(world: World) -> None:
+    session_id = up(world)
+
+    def report(**scan: object) -> int:
+        request = session_pb2.ReportScanRequest(session_id=session_id, scan=session_pb2.ScanStatus(**scan))
+        before = len(world.rows(tables.event))
+        world.store.transact(lambda tx: sessions.report_scan(tx, request))
+        world.advance(1)
+        return len(world.rows(tables.event)) - before
+
+    assert report(sweeps=1, files_seen=3) == 1
+    assert [report(sweeps=n, files_seen=3, seconds_since_change=float(n)) for n in range(2, 6)] == [0, 0, 0, 0]
+    assert report(sweeps=6, files_seen=4) == 1
+    assert report(sweeps=7, files_seen=4, problem="The folder is gone.") == 1
 
 
 def test_two_containers_that_offer_one_gpu_get_it_once(world: World) -> None:

@@ -22,7 +22,9 @@ OPEN = _lease.state != "CLOSED"
 
 def grant(tx: Transaction, grant: Grant, boot_id: str) -> None:
     """Reserve a slot for a job under a fresh epoch. The start is sent only after this is durable."""
-    epoch: int = tx.scalar(select(tables.meta.c.epoch)) + 1
+    # At least the wall clock's milliseconds: slots remember the newest epoch that they have seen, over the life of any one
+    # ledger (a second `frazil run`, a ledger that was thrown away), and refuse what is not newer.
+    epoch: int = max(tx.scalar(select(tables.meta.c.epoch)) + 1, tx.wall_ns // 1_000_000)
     tx.run(update(tables.meta).values(epoch=epoch))
     lease_id = tx.token()
     tx.run(

@@ -121,13 +121,19 @@ def stop(tx: Transaction, job: RowMapping, stop_to: str, reason: str = "") -> No
 
 
 def report_scan(tx: Transaction, request: session_pb2.ReportScanRequest) -> None:
-    """Keep what ingest says of the folder; a new problem, or its end, is told."""
+    """Keep what ingest says of the folder. It is told to watchers when something has happened there, and once a minute."""
     row = require(tx, request.session_id)
     before = session_pb2.ScanStatus.FromString(row["scan"])
-    values = {"scan": request.scan.SerializeToString(), "changes": _session.changes + 1}
+    values: dict[str, Any] = {"scan": request.scan.SerializeToString()}
+    if _news(before) != _news(request.scan):
+        values["changes"] = _session.changes + 1
     tx.run(update(tables.session).where(_session.session_id == row["session_id"]).values(**values))
     if before.problem != request.scan.problem:
         tx.changed_sessions[row["session_id"]] = "session_attention"
+
+
+def _news(scan: session_pb2.ScanStatus) -> tuple[int, int, int]:
+    return (scan.files_seen, scan.files_settling, int(scan.seconds_since_change // 60))
 
 
 def set_disk_problem(tx: Transaction, session_id: str, problem: str) -> None:

@@ -31,10 +31,14 @@ def of_gpu(tx: Transaction, row: RowMapping) -> list[str]:
 
 
 def quarantine(tx: Transaction, slot_key: str, kind: QuarantineKind, reason: str) -> None:
-    """Take a slot out of service. What a person or the agent has said is not replaced by a lesser reason."""
+    """Take a slot out of service. What a person or the agent has said is not replaced by a lesser reason.
+
+    While another program uses the slot every probe fails; it still comes back by itself once that program has ended.
+    """
     rows = find(tx, slot_key)
     weaker = kind in (QuarantineKind.OVERDUE, QuarantineKind.EXTERNAL)
-    if not rows or (weaker and rows[0]["quarantined"]):
+    external = kind is QuarantineKind.PROOF and rows and rows[0]["quarantine_kind"] == QuarantineKind.EXTERNAL.value
+    if not rows or external or (weaker and rows[0]["quarantined"]):
         return
     tx.notice("warning", f"GPU slot {slot_key} is out of service: {reason}.")
     _set(tx, slot_key, quarantined=reason, quarantine_kind=kind.value, clear_asked=False)

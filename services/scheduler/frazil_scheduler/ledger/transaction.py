@@ -78,20 +78,34 @@ class Transaction:
 
         Raises FrazilError REQUEST_ID_MISSING, or REQUEST_ID_REUSED when the id came before with other content.
         """
+        known = self.known_reply(request, reply_type)
+        if known is not None:
+            return known
+        reply = body()
+        if keep(reply):
+            row = {
+                "request_id": request.request_id,  # type: ignore[attr-defined]
+                "method": request.DESCRIPTOR.full_name,
+                "digest": _digest(request),
+                "reply": reply.SerializeToString(),
+            }
+            self.run(insert(tables.request).values(**row))
+        return reply
+
+    def known_reply(self, request: Message, reply_type: type[Reply]) -> Reply | None:
+        """Return the stored reply of a repeated request, or None for a new one. Raises as `once` does."""
         request_id: str = request.request_id  # type: ignore[attr-defined]
         if not request_id:
             raise FrazilError("REQUEST_ID_MISSING", "Set request_id to a fresh unique text, and keep it over retries.")
-        method = request.DESCRIPTOR.full_name
-        digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
         known = self.one(select(tables.request).where(tables.request.c.request_id == request_id))
-        if known is not None:
-            if (known["method"], known["digest"]) != (method, digest):
-                raise FrazilError(
-                    "REQUEST_ID_REUSED", f"request_id {request_id!r} came before with another request; use a fresh one."
-                )
-            return reply_type.FromString(known["reply"])
-        reply = body()
-        if keep(reply):
-            row = {"request_id": request_id, "method": method, "digest": digest, "reply": reply.SerializeToString()}
-            self.run(insert(tables.request).values(**row))
-        return reply
+        if known is None:
+            return None
+        if (known["method"], known["digest"]) != (request.DESCRIPTOR.full_name, _digest(request)):
+            raise FrazilError(
+                "REQUEST_ID_REUSED", f"request_id {request_id!r} came before with another request; use a fresh one."
+            )
+        return reply_type.FromString(known["reply"])
+
+
+def _digest(request: Message) -> bytes:
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()

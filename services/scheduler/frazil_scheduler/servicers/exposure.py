@@ -49,7 +49,8 @@ class ExposureServicer(exposure_pb2_grpc.ExposureServiceServicer):
         """List a session's exposures by their number."""
         size = page_size(request.page_size, 200, 1000)
         after = page_start(request.page_token)
-        states = [exposure_pb2.Exposure.State.Name(state).removeprefix("STATE_") for state in request.states]
+        names = {number: name.removeprefix("STATE_") for name, number in exposure_pb2.Exposure.State.items()}
+        states = [names.get(state, "") for state in request.states]
 
         def body(tx: Transaction) -> exposure_pb2.ListExposuresResponse:
             session = sessions.require(tx, request.session)
