@@ -252,6 +252,39 @@ def test_when_most_fail_one_a_minute_is_tried_until_one_succeeds(world: World) -
     assert claimed(world, worker)
 
 
+def test_a_worker_on_which_everything_fails_is_stopped_and_its_exposures_are_not_blamed(world: World) -> None:
+    running(world, 8)
+    worker = world.worker_of("preprocess")
+    for _ in range(limits.WORKER_FAILURES_MAX):
+        assert claimed(world, worker)
+        world.fail(worker, Fail.FAILURE_CLASS_CRASH)
+    assert {row["attempts"] for row in world.rows(tables.exposure)} == {0}
+    assert {row["state"] for row in world.rows(tables.exposure)} == {"READY"}
+    assert claimed(world, worker) == []  # it is told to stop
+    (job,) = world.rows(tables.job)
+    assert (job["state"], job["failures"]) == ("STOPPING", 1)
+    assert any("5 exposures in a row failed on GPU-0#0" in event.notice.sentence for event in events(world))
+    world.settle("node")
+    world.end(world.worker_of("preprocess"), 0)
+    world.settle("node")
+    world.advance(31)
+    world.settle("node")
+    assert world.worker_of("preprocess").token.epoch > worker.token.epoch
+
+
+def test_a_success_in_between_keeps_the_trust(world: World) -> None:
+    running(world, 12)
+    worker = world.worker_of("preprocess")
+    for number in range(10):
+        assert claimed(world, worker)
+        if number == 4:
+            world.commit(worker)
+        else:
+            world.fail(worker, Fail.FAILURE_CLASS_CRASH)
+            if number < 9:
+                assert world.rows(tables.job)[0]["state"] == "RUNNING"
+
+
 def test_a_full_disk_stops_claims_and_is_told_once(world: World) -> None:
     session_id = running(world)
     worker = world.worker_of("preprocess")

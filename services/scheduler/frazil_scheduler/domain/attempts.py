@@ -106,6 +106,32 @@ def fail(tx: Transaction, lease: RowMapping, request: worker_pb2.FailExposureReq
     return end(tx, attempt, outcome, request.reason)
 
 
+def forgive(tx: Transaction, lease_id: str) -> bool:
+    """When a lease's last attempts failed on as many different exposures, blame the worker: none of them counts.
+
+    Tells whether it did so.
+    """
+    last = tx.all(
+        select(tables.attempt)
+        .where(_attempt.lease_id == lease_id, _attempt.outcome != tables.RUNNING)
+        .order_by(_attempt.claim_number.desc())
+        .limit(limits.WORKER_FAILURES_MAX)
+    )
+    blamed = [attempt for attempt in last if attempt["outcome"] in ("CRASH", "RESOURCE")]
+    if len({attempt["exposure_id"] for attempt in blamed}) < limits.WORKER_FAILURES_MAX:
+        return False
+    for attempt in blamed:
+        tx.run(update(tables.attempt).where(_attempt.attempt_id == attempt["attempt_id"]).values(outcome="INFRA"))
+        row = exposures.find(tx, attempt["exposure_id"])
+        if row is None or row["generation"] != attempt["generation"] or row["state"] not in ("READY", "QUARANTINED"):
+            continue
+        values: dict[str, Any] = {"attempts": max(0, row["attempts"] - 1), "infra_failures": row["infra_failures"] + 1}
+        if attempt["outcome"] == "RESOURCE":
+            values["resource_failures"] = max(0, row["resource_failures"] - 1)
+        exposures.move(tx, row, "READY", failure="", finished_ns=0, **values)
+    return True
+
+
 def end_of_lease(tx: Transaction, lease_id: str, cause: Cause, detail: str, exit_code: int | None) -> bool:
     """Return a lease's running exposures to the queue; tell whether one is out of it for good.
 

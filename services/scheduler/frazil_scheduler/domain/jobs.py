@@ -100,6 +100,17 @@ def note_progress(tx: Transaction, row: RowMapping) -> None:
         tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(failures_in_row=0, progressed=True))
 
 
+def distrusted(tx: Transaction, row: RowMapping, why: str) -> None:
+    """The job's worker is to be stopped because everything fails on it: it starts again, unless that has been tried enough."""
+    values = {"failures": row["failures"] + 1, "failures_in_row": row["failures_in_row"] + 1}
+    tx.notice("error", f"A worker is not trusted any more: {why}", row["session_id"])
+    if values["failures_in_row"] >= limits.FAILURES_IN_ROW_MAX:
+        set_state(tx, row, "FAILED", reason=why, **values)
+    else:
+        backoff = limits.RESTART_BACKOFF_SECONDS[-1]
+        set_state(tx, row, "STOPPING", stop_to="WAITING", not_before_mono=tx.mono + backoff, **values)
+
+
 def runs(tx: Transaction, job_id: str, epoch: int) -> None:
     """The job's newest lease is held."""
     row = find(tx, job_id)

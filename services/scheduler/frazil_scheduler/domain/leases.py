@@ -95,6 +95,11 @@ def ask_stop(tx: Transaction, job: RowMapping, stop: machine.Stop, seconds: floa
     tx.topics.add(f"session:{job['session_id']}")
 
 
+def count_failures(tx: Transaction, row: RowMapping, failures: int) -> None:
+    """Keep how many attempts in a row have failed under a lease."""
+    tx.run(update(tables.lease).where(_lease.lease_id == row["lease_id"]).values(failures_in_row=failures))
+
+
 def to_lease(row: RowMapping) -> machine.Lease:
     """Return what the machine needs of a row."""
     return machine.Lease(

@@ -28,6 +28,9 @@ CLAIM_MAX = 2
 OUTCOME_WINDOW = 20
 PROBE_SECONDS = 60.0
 
+# A worker whose last attempts, on so many different exposures, all failed is not trusted.
+WORKER_FAILURES_MAX = 5
+
 # Jobs.
 FAILURES_IN_ROW_MAX = 5
 RESTART_BACKOFF_SECONDS = (1.0, 5.0, 15.0, 30.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import update
+from sqlalchemy import RowMapping, update
 
 from frazil import jobs as declarations
 from frazil.api.worker.v1 import worker_pb2
@@ -63,6 +63,8 @@ def commit(tx: Transaction, request: worker_pb2.CommitExposureRequest) -> worker
         lease, job = leases.current(tx, request.lease)
         reply = attempts.commit(tx, lease, worker_pb2.CommitExposureRequest.FromString(request.SerializeToString()))
         jobs.note_progress(tx, job)
+        if lease["failures_in_row"]:
+            leases.count_failures(tx, lease, 0)
         return reply
 
     return tx.once(request, worker_pb2.CommitExposureResponse, body)
@@ -73,11 +75,26 @@ def fail(tx: Transaction, request: worker_pb2.FailExposureRequest) -> worker_pb2
 
     def body() -> worker_pb2.FailExposureResponse:
         lease, job = leases.current(tx, request.lease)
-        if attempts.fail(tx, lease, request):
+        hopeless = attempts.fail(tx, lease, request)
+        if attempts.OUTCOME_OF_CLASS[request.failure_class] in ("CRASH", "RESOURCE") and _distrust(tx, lease, job, request):
+            return worker_pb2.FailExposureResponse()
+        if hopeless:
             jobs.note_progress(tx, job)
         return worker_pb2.FailExposureResponse()
 
     return tx.once(request, worker_pb2.FailExposureResponse, body)
+
+
+def _distrust(tx: Transaction, lease: RowMapping, job: RowMapping, request: worker_pb2.FailExposureRequest) -> bool:
+    """Stop a worker on which one exposure after the other fails: a bad GPU must not eat the queue. Tell whether it was."""
+    failures = lease["failures_in_row"] + 1
+    leases.count_failures(tx, lease, failures)
+    if failures < limits.WORKER_FAILURES_MAX or job["state"] != "RUNNING" or not attempts.forgive(tx, lease["lease_id"]):
+        return False
+    leases.count_failures(tx, lease, 0)
+    jobs.distrusted(tx, job, f"{failures} exposures in a row failed on {lease['slot_key']}, the last with: {request.reason}")
+    leases.ask_stop(tx, job, machine.Stop.DRAIN, job["drain_seconds"])
+    return True
 
 
 def read_blocks(tx: Transaction, request: worker_pb2.ReadParticleBlocksRequest) -> worker_pb2.ReadParticleBlocksResponse:

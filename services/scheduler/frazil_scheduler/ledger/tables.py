@@ -132,12 +132,7 @@ attempt = Table(
     _count("ended_ns"),
     UniqueConstraint("exposure_id", "number"),
 )
-Index(
-    "attempt_running",
-    attempt.c.lease_id,
-    sqlite_where=text("outcome = 'RUNNING'"),
-    postgresql_where=text("outcome = 'RUNNING'"),
-)
+Index("attempt_by_lease", attempt.c.lease_id, attempt.c.outcome)
 Index(
     "attempt_one_running",
     attempt.c.exposure_id,
@@ -231,6 +226,7 @@ lease = Table(
     _seconds("stop_seconds"),
     _seconds("stop_mono"),  # when DRAIN becomes KILL
     _seconds("overdue_mono"),  # when a missing proof quarantines the slot
+    _count("failures_in_row"),  # of its attempts, by the worker's or the exposure's fault
     _text("ended_by"),  # why its job was let go
     _count("granted_ns"),
     _count("closed_ns"),

@@ -211,19 +211,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("attempt_id"),
         sa.UniqueConstraint("exposure_id", "number"),
     )
+    op.create_index("attempt_by_lease", "attempt", ["lease_id", "outcome"], unique=False)
     op.create_index(
         "attempt_one_running",
         "attempt",
         ["exposure_id"],
         unique=True,
-        sqlite_where=sa.text("outcome = 'RUNNING'"),
-        postgresql_where=sa.text("outcome = 'RUNNING'"),
-    )
-    op.create_index(
-        "attempt_running",
-        "attempt",
-        ["lease_id"],
-        unique=False,
         sqlite_where=sa.text("outcome = 'RUNNING'"),
         postgresql_where=sa.text("outcome = 'RUNNING'"),
     )
@@ -256,6 +249,7 @@ def upgrade() -> None:
         sa.Column("stop_seconds", sa.Float(), nullable=False),
         sa.Column("stop_mono", sa.Float(), nullable=False),
         sa.Column("overdue_mono", sa.Float(), nullable=False),
+        sa.Column("failures_in_row", sa.BigInteger(), nullable=False),
         sa.Column("ended_by", sa.String(), nullable=False),
         sa.Column("granted_ns", sa.BigInteger(), nullable=False),
         sa.Column("closed_ns", sa.BigInteger(), nullable=False),
