@@ -97,7 +97,8 @@ def check_leases(now: Snapshot) -> None:
     """L4 L5 L8: epochs grow without reuse, every job is in one state, and bound exactly when it should be."""
     rows = now["lease"]
     (meta,) = now["meta"]
-    assert sorted(row["epoch"] for row in rows) == list(range(1, meta["epoch"] + 1))
+    assert len({row["epoch"] for row in rows}) == len(rows)
+    assert max((row["epoch"] for row in rows), default=meta["epoch"]) == meta["epoch"]
     binding = Counter(row["job_id"] for row in rows if not row["released"])
     for job in now["job"]:
         assert job["state"] in jobs.STATES
