@@ -92,18 +92,26 @@ def free(slot: Slot) -> bool:
 
 def schedule(waiting: Iterable[WaitingJob], lanes: Mapping[str, Sequence[Slot]]) -> Placement:
     """Grant free slots to waiting jobs; `lanes` holds the slots of each lane, and a slot may be in several."""
-    in_order = {name: sorted(slots, key=_preference) for name, slots in lanes.items()}
+    available = {name: sorted(filter(free, slots), key=_preference) for name, slots in lanes.items()}
     taken: dict[str, WaitingJob] = {}
     grants: list[Grant] = []
-    waiting = sorted(waiting, key=lambda job: job.sequence)
-    for job in waiting:
-        for slot in in_order.get(job.lane, ()):
-            if slot.slot_key not in taken and free(slot) and usable(job, slot):
-                taken[slot.slot_key] = job
-                grants.append(Grant(job, slot))
-                break
-    granted = {grant.job.job_id for grant in grants}
-    blocked = {job.job_id: explain(job, in_order.get(job.lane, ()), taken) for job in waiting if job.job_id not in granted}
+    left: list[WaitingJob] = []
+    for job in sorted(waiting, key=lambda job: job.sequence):
+        slot = next((slot for slot in available.get(job.lane, ()) if usable(job, slot)), None)
+        if slot is None:
+            left.append(job)
+            continue
+        grants.append(Grant(job, slot))
+        taken[slot.slot_key] = job
+        for name, slots in available.items():
+            available[name] = [other for other in slots if other.slot_key != slot.slot_key]
+    reasons: dict[tuple[object, ...], Reason] = {}  # the same needs have the same reason
+    blocked: dict[str, Reason] = {}
+    for job in left:
+        needs = (job.lane, job.program, job.gpu_memory_min_mib, job.cpu_memory_min_mib)
+        if needs not in reasons:
+            reasons[needs] = explain(job, lanes.get(job.lane, ()), taken)
+        blocked[job.job_id] = reasons[needs]
     return Placement(tuple(grants), blocked)
 
 

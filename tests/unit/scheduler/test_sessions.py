@@ -1,41 +1,17 @@
-"""Sessions and jobs: start, pause, resume, complete; deaths, back-offs, silent nodes."""
+"""Sessions and jobs: start, pause, resume, complete; deaths and back-offs."""
 
 from __future__ import annotations
 
 import pytest
 
 from frazil.api.agent.v1 import agent_pb2
-from frazil.api.event.v1 import event_pb2
-from frazil.api.reconstruction.v1 import reconstruction_pb2
 from frazil.api.session.v1 import session_pb2
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import limits, nodes, queue, reconstruction, sessions, workers
+from frazil_scheduler.domain import limits, nodes, sessions, workers
 from frazil_scheduler.ledger import tables
 from model.world import World
-
-
-def job(world: World, job_type: str = "preprocess") -> dict[str, object]:
-    (row,) = world.rows(tables.job, tables.job.c.job_type == job_type)
-    return dict(row)
-
-
-def session(world: World) -> dict[str, object]:
-    (row,) = world.rows(tables.session)
-    return dict(row)
-
-
-def up(world: World, *, until: str = "preprocess", slots: int = 1) -> str:
-    session_id = world.create("s", until=until)
-    world.change(session_id, "start")
-    world.hello("node", {f"GPU-{number}#0": 24_000 for number in range(slots)})
-    world.settle("node")
-    return session_id
-
-
-def notices(world: World) -> list[str]:
-    events = [event_pb2.Event.FromString(row["body"]) for row in world.rows(tables.event)]
-    return [event.notice.sentence for event in events if event.kind == "notice"]
+from unit.scheduler.stories import job, notices, session, up
 
 
 def test_a_session_has_the_jobs_it_needs(world: World) -> None:
@@ -274,111 +250,6 @@ def test_cancelling_a_running_job_stops_its_worker(world: World) -> None:
     assert (job(world)["state"], job(world)["reason"]) == ("CANCELLED", "Cancelled by a person.")
 
 
-def test_a_silent_nodes_job_goes_on_elsewhere_and_its_old_worker_can_do_no_harm(world: World) -> None:
-    session_id = up(world)
-    world.register(session_id, "m1")
-    old = world.worker_of("preprocess")
-    world.claim(old)
-    world.unlink("node")
-    world.hello("spare", {"GPU-9#0": 24_000})
-    world.advance(limits.SUSPECT_SECONDS)
-    assert {row["node_id"]: row["state"] for row in world.rows(tables.node)} == {"node": "SUSPECT", "spare": "UP"}
-    assert job(world)["state"] == "RUNNING"
-    world.advance(limits.LOST_SECONDS)
-    assert job(world)["state"] == "STARTING"
-    world.settle("spare")
-    assert world.commit(old) is None  # refused as stale: it exits
-    assert old.token.lease_id not in world.workers
-    (exposure,) = world.rows(tables.exposure)
-    assert (exposure["state"], exposure["attempts"]) == ("READY", 0)
-    lost = world.rows(tables.lease, tables.lease.c.state == "LOST")
-    assert [row["slot_key"] for row in lost] == ["GPU-0#0"]  # time frees no slot
-
-
-def test_a_short_blip_restarts_nothing(world: World) -> None:
-    up(world)
-    worker = world.worker_of("preprocess")
-    world.unlink("node")
-    world.advance(limits.LOST_SECONDS)
-    assert job(world)["state"] == "WAITING"
-    welcome = world.hello("node")
-    assert list(welcome.adopt) == [worker.token.lease_id]
-    assert (job(world)["state"], job(world)["epoch"]) == ("RUNNING", worker.token.epoch)
-
-
-def test_a_scheduler_restart_keeps_leases_and_grants_nothing_before_hello(world: World) -> None:
-    session_id = up(world)
-    worker = world.worker_of("preprocess")
-    world.restart()
-    other = world.create("other", until="preprocess")
-    world.change(other, "start")
-    (waiting,) = world.rows(tables.job, tables.job.c.session_id == other)
-    assert waiting["state"] == "WAITING"
-    world.register(session_id, "m1")
-    world.claim(worker)
-    assert world.commit(worker) is not None  # work goes on before the agent is back
-    assert list(world.hello("node").adopt) == [worker.token.lease_id]
-    (running,) = world.rows(tables.job, tables.job.c.session_id == session_id)
-    assert (running["state"], running["epoch"]) == ("RUNNING", worker.token.epoch)
-
-
-def test_fencing_frees_a_lost_nodes_slots_on_a_persons_word(world: World) -> None:
-    up(world)
-    with pytest.raises(FrazilError) as caught:
-        world.store.transact(lambda tx: nodes.fence(tx, "node", "me"))
-    assert caught.value.reason == "NODE_NOT_LOST"
-    world.unlink("node")
-    world.advance(limits.LOST_SECONDS)
-    with pytest.raises(FrazilError) as caught:
-        world.store.transact(lambda tx: nodes.fence(tx, "node", " "))
-    assert caught.value.reason == "ATTESTATION_MISSING"
-    world.store.transact(lambda tx: nodes.fence(tx, "node", "me: the power is off"))
-    assert world.rows(tables.lease, tables.lease.c.state != "CLOSED") == []
-    assert any("me: the power is off" in sentence for sentence in notices(world))
-
-
-def test_quarantining_a_gpu_takes_all_its_slots_and_moves_its_jobs(world: World) -> None:
-    session_id = world.create("s", until="preprocess", workers_wanted=2)
-    world.change(session_id, "start")
-    world.hello("node", {"GPU-1#0": 9_000, "GPU-1#1": 9_000, "GPU-2#0": 80_000})
-    world.settle("node")
-    world.store.transact(lambda tx: nodes.quarantine_gpu(tx, "GPU-1#1", "fan broken"))
-    slots = {row["slot_key"]: row["quarantined"] for row in world.rows(tables.slot)}
-    assert slots == {"GPU-1#0": "fan broken", "GPU-1#1": "fan broken", "GPU-2#0": ""}
-    assert {row["state"] for row in world.rows(tables.job)} == {"STOPPING"}
-    world.deliver("node")
-    for worker in list(world.workers.values()):
-        world.end(worker, 0)
-    world.settle("node")
-    assert sorted(row["state"] for row in world.rows(tables.job)) == ["RUNNING", "WAITING"]
-    world.store.transact(lambda tx: nodes.clear_gpu(tx, "GPU-1#0"))
-    world.settle("node")
-    assert {row["quarantined"] for row in world.rows(tables.slot)} == {""}
-    assert {row["state"] for row in world.rows(tables.job)} == {"RUNNING"}
-
-
-def test_a_gpu_used_by_another_program_comes_back_by_itself(world: World) -> None:
-    up(world)
-    world.end(world.worker_of("preprocess"), 1)
-    world.settle("node")
-    world.advance(1)
-    (lease,) = world.rows(tables.lease, tables.lease.c.state == "RESERVED")
-    said = agent_pb2.Exited(
-        lease_id=lease["lease_id"], epoch=lease["epoch"], refused="GPU_BUSY_EXTERNAL", log_tail="3,000 MiB are free."
-    )
-    world.store.transact(lambda tx: nodes.exited(tx, "node", said))
-    (slot,) = world.rows(tables.slot)
-    assert (slot["quarantined"], slot["quarantine_kind"]) == ("3,000 MiB are free.", "EXTERNAL")
-    assert (job(world)["state"], job(world)["failures"]) == ("WAITING", 1)
-    still = agent_pb2.ProvedFree(slot_key="GPU-0#0", lease_id=lease["lease_id"], epoch=lease["epoch"], problem="memory")
-    world.store.transact(lambda tx: nodes.proved_free(tx, "node", still))
-    (slot,) = world.rows(tables.slot)
-    assert slot["quarantine_kind"] == "EXTERNAL"
-    world.settle("node")
-    (slot,) = world.rows(tables.slot)
-    assert slot["quarantined"] == ""
-
-
 def test_a_scan_is_told_when_something_has_happened_not_with_every_sweep(world: World) -> None:
     session_id = up(world)
 
@@ -393,90 +264,3 @@ def test_a_scan_is_told_when_something_has_happened_not_with_every_sweep(world: 
     assert [report(sweeps=n, files_seen=3, seconds_since_change=float(n)) for n in range(2, 6)] == [0, 0, 0, 0]
     assert report(sweeps=6, files_seen=4) == 1
     assert report(sweeps=7, files_seen=4, problem="The folder is gone.") == 1
-
-
-def test_two_containers_that_offer_one_gpu_get_it_once(world: World) -> None:
-    session_id = world.create("s", until="preprocess", workers_wanted=2)
-    world.change(session_id, "start")
-    world.hello("one", {"GPU-1#0": 24_000})
-    world.hello("two", {"GPU-1#0": 24_000})
-    assert sorted(row["state"] for row in world.rows(tables.job)) == ["STARTING", "WAITING"]
-
-
-def test_a_waiting_jobs_reason_changes_only_with_its_cause(world: World) -> None:
-    world.change(world.create("s", until="preprocess"), "start")
-    assert "No node of lane 'default' has dialled in" in str(job(world)["reason"])
-    events = len(world.rows(tables.event))
-    for _ in range(5):
-        world.advance(1)
-    assert len(world.rows(tables.event)) == events
-    world.hello("small", {"GPU-1#0": 1_000})
-    assert "No slot of lane 'default' is large enough" in str(job(world)["reason"])
-    (row,) = world.rows(tables.job)
-    reply = world.store.read(lambda tx: queue.explain_wait(tx, world.lanes, row))
-    assert (reply.reason, reply.sentence) == ("LANE_TOO_SMALL", row["reason"])
-    assert reply.remedy
-
-
-def checkpoint(world: World, token: worker_pb2.LeaseToken, number: int, cursor: int) -> list[str]:
-    request = worker_pb2.CommitCheckpointRequest(request_id=world.request_id(), lease=token)
-    request.checkpoint.number, request.checkpoint.cursor_sequence = number, cursor
-    request.checkpoint.path = f"checkpoints/{token.epoch}.{number}"
-    return list(world.store.transact(lambda tx: workers.commit_checkpoint(tx, request)).expired_paths)
-
-
-def test_the_last_three_checkpoints_are_kept_and_come_back_newest_first(world: World) -> None:
-    up(world, until="", slots=2)
-    token = world.worker_of("class2d_streaming").token
-    expired = [checkpoint(world, token, number, 10 * number) for number in range(1, 6)]
-    assert expired == [[], [], [], [f"checkpoints/{token.epoch}.1"], [f"checkpoints/{token.epoch}.2"]]
-    reply = world.store.read(lambda tx: workers.attach(tx, worker_pb2.AttachRequest(lease=token)))
-    assert [(c.number, c.cursor_sequence) for c in reply.checkpoints] == [(5, 50), (4, 40), (3, 30)]
-    for number, cursor in ((5, 60), (6, 40)):
-        with pytest.raises(FrazilError) as caught:
-            checkpoint(world, token, number, cursor)
-        assert caught.value.reason == "CHECKPOINT_OUT_OF_ORDER"
-
-
-def test_a_worker_that_resumed_from_an_older_checkpoint_drops_the_damaged_ones(world: World) -> None:
-    up(world, until="", slots=2)
-    old = world.worker_of("class2d_streaming")
-    for number in (1, 2):
-        checkpoint(world, old.token, number, 10 * number)
-    world.end(old, 1)
-    world.settle("node")
-    world.advance(2)
-    world.settle("node")
-    token = world.worker_of("class2d_streaming").token
-    assert checkpoint(world, token, 2, 15) == [f"checkpoints/{old.token.epoch}.2"]
-    rows = world.rows(tables.checkpoint)
-    assert sorted((row["number"], row["epoch"]) for row in rows) == [(1, old.token.epoch), (2, token.epoch)]
-
-
-def test_the_last_two_class_averages_are_kept(world: World) -> None:
-    session_id = up(world, until="", slots=2)
-    token = world.worker_of("class2d_streaming").token
-
-    def publish(number: int) -> worker_pb2.PublishClassAveragesResponse:
-        averages = reconstruction_pb2.ClassAverages(averages=f"{number}.mrcs", sheet=f"{number}.png", particle_count=number)
-        request = worker_pb2.PublishClassAveragesRequest(request_id=f"p{number}", lease=token, class_averages=averages)
-        return world.store.transact(lambda tx: workers.publish(tx, request))
-
-    assert [(publish(number).revision) for number in (1, 2)] == [1, 2]
-    third = publish(3)
-    assert (third.revision, list(third.expired_paths)) == (3, ["1.mrcs", "1.png"])
-    newest = world.store.read(lambda tx: reconstruction.newest_averages(tx, session_id))
-    assert newest is not None
-    assert (newest.revision, newest.averages, newest.session_id) == (3, "3.mrcs", session_id)
-    assert session(world)["particles_classified"] == 3
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "../other/averages.mrcs"])
-def test_a_path_out_of_the_session_folder_is_refused(world: World, path: str) -> None:
-    up(world, until="", slots=2)
-    token = world.worker_of("class2d_streaming").token
-    request = worker_pb2.PublishClassAveragesRequest(request_id="p", lease=token)
-    request.class_averages.averages = path
-    with pytest.raises(FrazilError) as caught:
-        world.store.transact(lambda tx: workers.publish(tx, request))
-    assert caught.value.reason == "PATH_INVALID"

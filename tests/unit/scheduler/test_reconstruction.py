@@ -1,0 +1,77 @@
+"""What streaming jobs leave behind: checkpoints and class averages."""
+
+from __future__ import annotations
+
+import pytest
+
+from frazil.api.reconstruction.v1 import reconstruction_pb2
+from frazil.api.worker.v1 import worker_pb2
+from frazil.model.errors import FrazilError
+from frazil_scheduler.domain import reconstruction, workers
+from frazil_scheduler.ledger import tables
+from model.world import World
+from unit.scheduler.stories import session, up
+
+
+def checkpoint(world: World, token: worker_pb2.LeaseToken, number: int, cursor: int) -> list[str]:
+    request = worker_pb2.CommitCheckpointRequest(request_id=world.request_id(), lease=token)
+    request.checkpoint.number, request.checkpoint.cursor_sequence = number, cursor
+    request.checkpoint.path = f"checkpoints/{token.epoch}.{number}"
+    return list(world.store.transact(lambda tx: workers.commit_checkpoint(tx, request)).expired_paths)
+
+
+def test_the_last_three_checkpoints_are_kept_and_come_back_newest_first(world: World) -> None:
+    up(world, until="", slots=2)
+    token = world.worker_of("class2d_streaming").token
+    expired = [checkpoint(world, token, number, 10 * number) for number in range(1, 6)]
+    assert expired == [[], [], [], [f"checkpoints/{token.epoch}.1"], [f"checkpoints/{token.epoch}.2"]]
+    reply = world.store.read(lambda tx: workers.attach(tx, worker_pb2.AttachRequest(lease=token)))
+    assert [(c.number, c.cursor_sequence) for c in reply.checkpoints] == [(5, 50), (4, 40), (3, 30)]
+    for number, cursor in ((5, 60), (6, 40)):
+        with pytest.raises(FrazilError) as caught:
+            checkpoint(world, token, number, cursor)
+        assert caught.value.reason == "CHECKPOINT_OUT_OF_ORDER"
+
+
+def test_a_worker_that_resumed_from_an_older_checkpoint_drops_the_damaged_ones(world: World) -> None:
+    up(world, until="", slots=2)
+    old = world.worker_of("class2d_streaming")
+    for number in (1, 2):
+        checkpoint(world, old.token, number, 10 * number)
+    world.end(old, 1)
+    world.settle("node")
+    world.advance(2)
+    world.settle("node")
+    token = world.worker_of("class2d_streaming").token
+    assert checkpoint(world, token, 2, 15) == [f"checkpoints/{old.token.epoch}.2"]
+    rows = world.rows(tables.checkpoint)
+    assert sorted((row["number"], row["epoch"]) for row in rows) == [(1, old.token.epoch), (2, token.epoch)]
+
+
+def test_the_last_two_class_averages_are_kept(world: World) -> None:
+    session_id = up(world, until="", slots=2)
+    token = world.worker_of("class2d_streaming").token
+
+    def publish(number: int) -> worker_pb2.PublishClassAveragesResponse:
+        averages = reconstruction_pb2.ClassAverages(averages=f"{number}.mrcs", sheet=f"{number}.png", particle_count=number)
+        request = worker_pb2.PublishClassAveragesRequest(request_id=f"p{number}", lease=token, class_averages=averages)
+        return world.store.transact(lambda tx: workers.publish(tx, request))
+
+    assert [(publish(number).revision) for number in (1, 2)] == [1, 2]
+    third = publish(3)
+    assert (third.revision, list(third.expired_paths)) == (3, ["1.mrcs", "1.png"])
+    newest = world.store.read(lambda tx: reconstruction.newest_averages(tx, session_id))
+    assert newest is not None
+    assert (newest.revision, newest.averages, newest.session_id) == (3, "3.mrcs", session_id)
+    assert session(world)["particles_classified"] == 3
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../other/averages.mrcs"])
+def test_a_path_out_of_the_session_folder_is_refused(world: World, path: str) -> None:
+    up(world, until="", slots=2)
+    token = world.worker_of("class2d_streaming").token
+    request = worker_pb2.PublishClassAveragesRequest(request_id="p", lease=token)
+    request.class_averages.averages = path
+    with pytest.raises(FrazilError) as caught:
+        world.store.transact(lambda tx: workers.publish(tx, request))
+    assert caught.value.reason == "PATH_INVALID"
