@@ -6,7 +6,7 @@ import numpy as np
 
 from frazil.array import Array, namespace, to_host
 from frazil.primitives.filters import lowpass
-from frazil.primitives.fourier import fourier_crop, friendly_size
+from frazil.primitives.fourier import fourier_crop
 
 _CLIPPED_PERCENTILES = (0.5, 99.5)
 
@@ -36,15 +36,14 @@ def thumbnail(
     height, width = image.shape
     scale = min(1.0, max_px / max(height, width))
     if scale < 1:
-        shape = (_scaled(height, scale), _scaled(width, scale))
-        image = fourier_crop(image, shape)
+        image = fourier_crop(image, (_scaled(height, scale), _scaled(width, scale)))
     resolution = max(resolution_angstrom, 2 * pixel_size_angstrom / scale)
     return _to_bytes(to_host(lowpass(image, pixel_size_angstrom / scale, resolution)))
 
 
 def _scaled(size: int, scale: float) -> int:
-    """Return a side of the picture: friendly to the FFT where that does not exceed the limit."""
-    return friendly_size(max(2, int(size * scale)), at_most=True)
+    """Return a side of the picture, even."""
+    return max(2, 2 * int(size * scale / 2 + 1e-6))
 
 
 def _to_bytes(image: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

@@ -31,7 +31,9 @@ class _Correlation:
     allowed: np.ndarray[Any, Any]
 
 
-def coarse_shifts(modes: Modes, pixel_size_angstrom: float, max_shift_angstrom: float) -> np.ndarray[Any, Any]:
+def coarse_shifts(
+    modes: Modes, pixel_size_angstrom: float, max_shift_angstrom: float
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Find the shift to apply to each group of frames to within about a pixel of the movie.
 
     Leave-one-out correlation: a frame is compared with the sum of the others, itself left out, or it would find itself.
@@ -46,12 +48,13 @@ def coarse_shifts(modes: Modes, pixel_size_angstrom: float, max_shift_angstrom: 
 
     Returns
     -------
-    (group, 2) float64 host: (y, x) in px of the movie, relative to the first.
+    (group, 2) float64 host: (y, x) in px of the movie, relative to the first; and (group,) bool, whose correlation had a
+    peak that noise does not make.
     """
     groups = modes.low.shape[0]
     shifts = np.zeros((groups, 2))
     if groups < 2:
-        return shifts
+        return shifts, np.ones(groups, dtype=np.bool_)
     correlation = _correlation(modes, pixel_size_angstrom, max_shift_angstrom)
     heights = np.zeros(groups)
     for neighbours, rounds in _ROUNDS:
@@ -62,8 +65,9 @@ def coarse_shifts(modes: Modes, pixel_size_angstrom: float, max_shift_angstrom: 
                 break
     step, own_heights = _round(modes.low, correlation, shifts, 0)
     shifts = np.where((own_heights > _CLEAR_PEAK)[:, None], shifts + step, shifts)
-    shifts = _interpolated(shifts, np.maximum(heights, own_heights) > _LOST_PEAK)
-    return np.asarray(shifts - shifts[0])
+    found = np.maximum(heights, own_heights) > _LOST_PEAK
+    shifts = _interpolated(shifts, found)
+    return shifts - shifts[0], found
 
 
 def _interpolated(shifts: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -13,7 +13,7 @@ from frazil.algorithms.gain import FrameLevels
 from frazil.algorithms.motion.frames import CorrectedFrames
 from frazil.array import Array, namespace, to_host
 from frazil.primitives.filters import edge_taper, local_mean
-from frazil.primitives.fourier import crop_transform, frequencies, friendly_size, rfft2
+from frazil.primitives.fourier import crop_transform, frequencies, friendly_size, rfft2_low
 
 GROUPS_MAX = 75
 COARSE_ANGSTROM = 20.0
@@ -31,7 +31,8 @@ class ModeLayout:
     Attributes
     ----------
     shape: `(y, x)` px of the movie that are transformed: friendly to the FFT, from pixel 0 on.
-    positions: (mode,) flat positions in the half transform; a half plane without mates, sorted by shell.
+    columns: how many of the lowest x frequencies hold all that is kept.
+    positions: (mode,) flat positions in these columns of the half transform; a half plane without mates, sorted by shell.
     ky, kx: (mode,) float32, cycles per px of the movie.
     chunks: (shell, start, stop) pieces of the modes, each within a shell, low frequencies first.
     shell_counts: (shell,) host, modes per shell. shell_frequencies: (shell,) host, mean |k| in cycles per px.
@@ -39,6 +40,7 @@ class ModeLayout:
     """
 
     shape: tuple[int, int]
+    columns: int
     positions: Array
     ky: Array
     kx: Array
@@ -83,7 +85,10 @@ def mode_layout(
     """
     height, width = (friendly_size(n, at_most=True) for n in movie_shape[1:])
     low_k, high_k = pixel_size_angstrom / band_angstrom[0], min(pixel_size_angstrom / band_angstrom[1], _NYQUIST_MARGIN)
+    low = [min(n, friendly_size(int(2 * n * pixel_size_angstrom / COARSE_ANGSTROM) + 4)) for n in (height, width)]
+    columns = max(int(high_k * width) + 1, low[1] // 2 + 1)
     ky, kx = (to_host(k) for k in frequencies((height, width), xp))
+    kx = kx[:, :columns]
     radius = np.hypot(ky, kx)
     positions = np.flatnonzero((radius >= low_k) & (radius < high_k) & ~((kx == 0) & (ky < 0)))
     radius = radius.ravel()[positions]
@@ -91,15 +96,14 @@ def mode_layout(
     shells = np.minimum(((radius - low_k) * (shell_count / (high_k - low_k))).astype(np.int64), shell_count - 1)
     order = np.argsort(shells, kind="stable")
     positions = positions[order]
-    rows, columns = np.divmod(positions, width // 2 + 1)
     counts = np.bincount(shells, minlength=shell_count)
     mean_k = np.bincount(shells, radius, shell_count) / np.maximum(counts, 1)
-    low = [min(n, friendly_size(int(2 * n * pixel_size_angstrom / COARSE_ANGSTROM) + 4)) for n in (height, width)]
     return ModeLayout(
         shape=(height, width),
+        columns=columns,
         positions=xp.asarray(positions),
-        ky=xp.asarray(ky[rows, 0]),
-        kx=xp.asarray(kx[0, columns]),
+        ky=xp.asarray(ky[positions // columns, 0]),
+        kx=xp.asarray(kx[0, positions % columns]),
         chunks=tuple(_chunks(counts)),
         shell_counts=counts,
         shell_frequencies=mean_k,
@@ -127,9 +131,9 @@ def gather_modes(frames: CorrectedFrames, total: Array, layout: ModeLayout) -> M
     window = taper_y * taper_x
 
     def transform(image: Array) -> tuple[float, Array, Array]:
-        full = rfft2(image[:height, :width] * window)
-        kept = xp.take(xp.reshape(full, (-1,)), layout.positions)
-        return float(xp.real(full[0, 0])), kept, crop_transform(full, width, layout.low_shape)
+        low_columns = rfft2_low(image[:height, :width] * window, layout.columns)
+        kept = xp.take(xp.reshape(low_columns, (-1,)), layout.positions)
+        return float(xp.real(low_columns[0, 0])), kept, crop_transform(low_columns, width, layout.low_shape)
 
     size = -(-frames.frame_count // GROUPS_MAX)
     groups = [range(t, min(t + size, frames.frame_count)) for t in range(0, frames.frame_count, size)]

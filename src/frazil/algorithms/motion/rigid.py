@@ -7,6 +7,7 @@ chosen by their evidence. The posterior's width is the predicted error.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from frazil.model.optics import Optics
 Matrix = np.ndarray[Any, Any]
 
 _STAGES_ANGSTROM = (25.0, 12.0, 0.0)  # finest detail used, coarse to fine
+_WEIGHTS_STAND_PX, _STAGE_SETTLED_PX = 0.05, 0.1
+_JUMP_MIN_ANGSTROM, _JUMP_MEDIANS = 4.0, 6.0
 _START = Hyperparameters(6.0, 0.5, 0.3)
 
 
@@ -46,7 +49,7 @@ class RigidFit:
     Attributes
     ----------
     shifts: (frame group, 2) float64, to apply, (y, x) in px of the movie, relative to the first group.
-    sigma_px: predicted RMS distance from the truth, one constant removed.
+    sigma_px: predicted RMS distance from the truth, one constant removed; infinite when no frame resembles another.
     last_step_px: RMS of the last step. hyperparameters: chosen by evidence.
     """
 
@@ -75,14 +78,16 @@ def fit_rigid(modes: Modes, optics: Optics, parameters: RigidParameters | None =
     parameters: how.
     """
     parameters = parameters or RigidParameters()
-    shifts = coarse_shifts(modes, optics.pixel_size_angstrom, parameters.max_shift_angstrom)
+    shifts, found = coarse_shifts(modes, optics.pixel_size_angstrom, parameters.max_shift_angstrom)
     if len(shifts) < 2:
         return RigidFit(shifts, 0.0, 0.0, _START)
+    if not found.any():
+        return RigidFit(np.zeros_like(shifts), math.inf, 0.0, _START)
     return refine(modes, shifts, optics, parameters)
 
 
 def refine(modes: Modes, shifts: Matrix, optics: Optics, parameters: RigidParameters) -> RigidFit:
-    """Improve a trajectory by Gauss-Newton steps with more and more detail."""
+    """Improve a trajectory by Gauss-Newton steps with more and more detail; weights follow the trajectory until it settles."""
     exposure = _exposure(modes, optics)
     pixel_size = optics.pixel_size_angstrom
     since_start = exposure.middle - exposure.middle[0] + (exposure.middle[1] - exposure.middle[0]) / 2
@@ -90,14 +95,15 @@ def refine(modes: Modes, shifts: Matrix, optics: Optics, parameters: RigidParame
     posterior = np.zeros((len(shifts), len(shifts)))
     for finest in _STAGES_ANGSTROM:
         highest_k = pixel_size / finest if finest else 1.0
+        weights, jumps = None, _jumps(shifts * pixel_size)
         for _ in range(parameters.iterations):
-            weights = shell_weights(covariances(modes, shifts, highest_k), modes.layout.shell_frequencies, exposure)
+            if weights is None or step > _WEIGHTS_STAND_PX:
+                weights = shell_weights(covariances(modes, shifts, highest_k), modes.layout.shell_frequencies, exposure)
             expansion = _expand(modes, shifts, weights, highest_k)
-            chosen = _most_evident(expansion, since_start, pixel_size)
-            prior = trajectory_covariance(since_start, chosen) / pixel_size**2
+            chosen, prior = _most_evident(expansion, since_start, jumps, pixel_size)
             moved, posterior = _posterior(expansion, prior)
             step, shifts = _rms(moved - shifts), moved
-            if step < (0.1 if finest else parameters.settled_px):
+            if step < (_STAGE_SETTLED_PX if finest else parameters.settled_px):
                 break
     return RigidFit(shifts - shifts[0], _sigma(posterior), step, chosen)
 
@@ -120,17 +126,25 @@ def _posterior(expansion: _Expansion, prior: Matrix) -> tuple[Matrix, Matrix]:
     return posterior @ target, (posterior + posterior.T) / 2
 
 
-def _most_evident(expansion: _Expansion, exposure: Matrix, pixel_size: float) -> Hyperparameters:
-    """Return the sizes under which the data are most probable (Laplace; no pass over the data)."""
+def _most_evident(expansion: _Expansion, exposure: Matrix, jumps: Matrix, pixel_size: float) -> tuple[Hyperparameters, Matrix]:
+    """Return the sizes under which the data are most probable, and the prior (Laplace; no pass over the data)."""
     target = expansion.information @ expansion.at + expansion.gradient
-    best, best_evidence = _START, -np.inf
+    best, best_prior, best_evidence = _START, np.eye(len(exposure)), -np.inf
     for candidate in CANDIDATES:
-        prior = trajectory_covariance(exposure, candidate) / pixel_size**2
-        matrix = np.eye(len(prior)) + expansion.information @ prior
-        evidence = 0.5 * np.sum(target * (prior @ np.linalg.solve(matrix, target))) - np.linalg.slogdet(matrix)[1]
-        if evidence > best_evidence:
-            best, best_evidence = candidate, evidence
-    return best
+        for extra in (None, jumps) if jumps.any() else (None,):
+            prior = trajectory_covariance(exposure, candidate, extra) / pixel_size**2
+            matrix = np.eye(len(prior)) + expansion.information @ prior
+            evidence = 0.5 * np.sum(target * (prior @ np.linalg.solve(matrix, target))) - np.linalg.slogdet(matrix)[1]
+            if evidence > best_evidence:
+                best, best_prior, best_evidence = candidate, prior, evidence
+    return best, best_prior
+
+
+def _jumps(path_angstrom: Matrix) -> Matrix:
+    """Return the variance (frame,), Å² per axis, of steps far larger than the others: a stage that jumped; 0 elsewhere."""
+    steps = np.sqrt((np.diff(path_angstrom, axis=0, prepend=path_angstrom[:1]) ** 2).sum(axis=1))
+    limit = max(_JUMP_MIN_ANGSTROM, _JUMP_MEDIANS * float(np.median(steps[1:])))
+    return np.where(steps > limit, steps**2 / 2, 0.0)
 
 
 def _exposure(modes: Modes, optics: Optics) -> Exposure:
