@@ -15,7 +15,7 @@ import numpy as np
 from frazil.algorithms.class2d.grid import PADDING, Grid
 from frazil.algorithms.class2d.images import ParticleImages
 from frazil.algorithms.class2d.state import ClassStatistics, ParticleTable, PassSums
-from frazil.algorithms.class2d.transforms import phase
+from frazil.algorithms.class2d.transforms import shift_phases
 from frazil.array import Array, is_cupy, namespace, to_host
 from frazil.kernels.class2d_products import accumulate, as_complex, as_real, contiguous, multiply
 from frazil.kernels.posterior import Posterior, posterior
@@ -96,15 +96,13 @@ def make_bank(grid: Grid, search: Search) -> Bank:
     sampled = sample_rotated(search.references, kx, ky, search.angles, PADDING)
     templates = xp.reshape(sampled, (-1, count)) / search.deviation
     power = xp.real(templates) ** 2 + xp.imag(templates) ** 2
-    turn = 2 * xp.pi / grid.box_angstrom
-    shifts = xp.asarray(search.shifts)
-    angle = turn * (shifts[:, :1] * kx + shifts[:, 1:] * ky)
+    shifts = xp.astype(xp.asarray(search.shifts), power.dtype)
     tile_images = _tile_size(templates, search)
     return Bank(
         templates=templates,
         rows=contiguous(xp.matrix_transpose(as_real(templates))),
         power=contiguous(xp.matrix_transpose(power)),
-        shift_phases=xp.astype(phase(xp, angle), templates.dtype),
+        shift_phases=shift_phases(grid, shifts, count),
         numerator=[xp.zeros((templates.shape[0], 2 * count), dtype=power.dtype) for _ in range(2)],
         denominator=[xp.zeros(templates.shape, dtype=power.dtype) for _ in range(2)],
         products=xp.empty((tile_images * search.shifts.shape[0], templates.shape[0]), dtype=power.dtype),
@@ -169,12 +167,9 @@ def _make_tile(grid: Grid, images: ParticleImages, table: ParticleTable, part: n
     xp, count = grid.xp, search.count
     coefficients, ctf = images.take(part, count)
     shift = table.shift[part]
-    turn = np.float32(2 * np.pi / grid.box_angstrom)
-    where = xp.asarray(shift * turn)
     scale = xp.asarray((1 / table.scale[part]).astype(np.float32))
-    kx, ky = grid.frequency_x[:count], grid.frequency_y[:count]
-    centring = phase(xp, where[:, :1] * kx + where[:, 1:] * ky)
-    whitened = coefficients * centring * (scale[:, None] / search.deviation)
+    centred = coefficients * shift_phases(grid, xp.asarray(shift), count)
+    whitened = centred * (scale[:, None] / search.deviation)
     distance = shift[:, None, :] + search.shifts[None, :, :] - table.centre[part][:, None, :]
     log_prior = -(distance**2).sum(axis=2) / (2 * search.shift_sigma_angstrom**2)
     return Tile(whitened, ctf, xp.asarray(log_prior.astype(np.float32)))

@@ -17,6 +17,7 @@ _FRC_THRESHOLD = 0.5
 _AREA_FROM_SHELL = 2
 _AREA_CYCLES = 12.5  # the area is taken up to here, cycles per particle diameter
 _JUNK_BELOW = 0.82
+_NOISE_BELOW = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,8 @@ class ClassSummary:
     mean_probability: mean probability of the class over its particles.
     frc_area: mean FRC over low and middle shells.
     quality: FRC area in relation to good classes, see `rank`; junk is low.
+    explained: mean log-likelihood of its particles in relation to the typical class. Pure noise, aligned to one reference,
+        looks reproducible to the FRC, but the reference explains nothing of it: below 0.1 (measured).
     selected: the suggestion: keep it.
     restarts: how often it began anew, which changed what it shows.
     """
@@ -42,6 +45,7 @@ class ClassSummary:
     mean_probability: float
     frc_area: float
     quality: float
+    explained: float
     selected: bool
     restarts: int
 
@@ -91,6 +95,8 @@ def summarise(
     per_class = np.maximum(counts, 1)
     effective = np.bincount(index, table.effective_classes[assigned], state.class_count) / per_class
     probability = np.bincount(index, table.probability[assigned], state.class_count) / per_class
+    likelihood = np.bincount(index, table.log_likelihood[assigned], state.class_count) / per_class
+    explained = likelihood / max(_weighted_median(likelihood, counts), 1e-12)
     return [
         ClassSummary(
             index=k,
@@ -100,7 +106,8 @@ def summarise(
             mean_probability=float(probability[k]),
             frc_area=float(area[k]),
             quality=float(quality[k]),
-            selected=bool(counts[k] > 0 and quality[k] >= _JUNK_BELOW),
+            explained=float(explained[k]),
+            selected=bool(counts[k] > 0 and quality[k] >= _JUNK_BELOW and explained[k] >= _NOISE_BELOW),
             restarts=int(state.restarts[k]),
         )
         for k in range(state.class_count)
