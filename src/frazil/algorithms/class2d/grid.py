@@ -40,6 +40,7 @@ class Grid:
     cell_lookup: (flat padded grid,) backend; cell at that position, or the number of cells for none.
     cell_radius: (cell,) host, Fourier pixels.
     cell_shells: (cell, shell) float32 backend, one where a cell belongs to a shell.
+    xp: the backend's module.
     """
 
     box_size_px: int

@@ -244,6 +244,7 @@ class Streaming2d:
         gone = np.isin(table.uid, state.retracted_uid[now]) & ~table.removed
         gone[known:] = False
         table.removed |= gone
+        state.counters.phase = Phase.WAITING  # final passes made before are void
         state.counters.removed_since_pass += int(gone[: state.counters.taken].sum())
         state.retracted_uid = state.retracted_uid[~now]
         state.retracted_by = state.retracted_by[~now]

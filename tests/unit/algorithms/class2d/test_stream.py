@@ -281,6 +281,27 @@ def test_a_particle_extracted_anew_after_its_retraction_counts(blocks: list[Part
     assert np.isin(blocks[1].uid, found.uid).all()
 
 
+def test_a_run_can_be_ended_again_after_more_particles_or_a_retraction(blocks: list[ParticleBlock]) -> None:
+    """Also when they come amid the last passes."""
+    run = begin()
+    for block in blocks[:5]:
+        run.add_block(block)
+    run.request_finalise()
+    while run.state.counters.phase != Phase.FINAL_PASS:
+        run.advance()
+    run.retract(6, blocks[0].uid)
+    while run.advance():
+        pass
+    generation = run.state.counters.generation
+    run.finalise()
+    assert run.state.counters.generation == generation + TINY.final_passes
+    assert np.isclose(run.state.classes.weight.sum(), 60)
+    run.add_block(renumbered(blocks[5], 7))
+    run.finalise()
+    assert np.isclose(run.state.classes.weight.sum(), 75)
+    assert len(run.assignments().uid) == 75
+
+
 def test_a_removed_block_need_not_be_loaded_again(blocks: list[ParticleBlock]) -> None:
     arrays = retracting(blocks, advance=False).state.to_arrays()
     run = begin(from_arrays(arrays, np))
