@@ -13,7 +13,7 @@ from frazil.algorithms.extraction import Extraction, extract
 from frazil.algorithms.motion.correct import CorrectedMovie, correct_movie
 from frazil.algorithms.picking import blob
 from frazil.algorithms.thumbnail import thumbnail
-from frazil.array import to_device, to_host
+from frazil.array import to_host
 from frazil.model.ctf import Ctf
 from frazil.model.particles import Pick
 from frazil_preprocess.settings import Settings
@@ -37,9 +37,7 @@ def preprocess(movie: npt.NDArray[Any], settings: Settings, stages: Stages, xp: 
     """Take one movie `(frame, y, x)` to micrograph, CTF, picks and particles on the backend `xp`."""
     optics = settings.optics
     with stages.stage("motion"):
-        gain = None if settings.gain is None else to_device(settings.gain, xp)
-        defects = None if settings.defects is None else to_device(settings.defects, xp)
-        corrected = correct_movie(movie, gain, defects, optics, xp=xp, seed=settings.seed)
+        corrected = correct_movie(movie, settings.gain, settings.defects, optics, xp=xp, seed=settings.seed)
     with stages.stage("ctf"):
         ctf, diagnostics = estimate_ctf(corrected.plain, optics=optics)
     with stages.stage("thumbnail"):

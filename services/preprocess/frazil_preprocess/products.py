@@ -23,6 +23,7 @@ from frazil_preprocess.settings import Settings
 
 MICROGRAPH, THUMBNAIL, SPECTRUM = "micrograph.mrc", "thumbnail.png", "spectrum.png"
 MOTION_STAR, PICKS_STAR = "motion.star", "picks.star"
+FIXED_PATTERN_SUSPICIOUS = 0.02
 
 
 def write_products(found: Preprocessed, settings: Settings, exposure: Exposure, folder: Path) -> ExposureResult:
@@ -92,9 +93,15 @@ def _result(found: Preprocessed, settings: Settings, particle_count: int) -> Exp
 
 def _warnings(found: Preprocessed) -> list[str]:
     """Return what an operator should read about this exposure."""
-    warnings = list(found.corrected.warnings)
-    if found.ctf.fit_resolution_angstrom is None:
-        warnings.append("No CTF could be fitted; the particles of this micrograph are not used.")
-    elif found.ctf.on_bound:
-        warnings.append("The defocus lies at the edge of the search range.")
-    return warnings
+    corrected, ctf = found.corrected, found.ctf
+    frames = ", ".join(str(frame + 1) for frame in corrected.left_out_frames)
+    said = {
+        "The motion could not be found; the frames were added up unaligned.": not corrected.motion.converged,
+        "The same pattern lies in every frame: check the gain reference and its orientation.": (
+            corrected.fixed_pattern > FIXED_PATTERN_SUSPICIOUS
+        ),
+        f"Frames that could not be used: {frames}.": bool(frames),
+        "No CTF could be fitted: the defocus is a guess.": ctf.fit_resolution_angstrom is None,
+        "The defocus lies at the edge of the search range.": ctf.fit_resolution_angstrom is not None and ctf.on_bound,
+    }
+    return [sentence for sentence, holds in said.items() if holds]

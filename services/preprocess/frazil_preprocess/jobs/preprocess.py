@@ -70,7 +70,8 @@ def _read(context: WorkerContext, claim: Claim, stages: Stages) -> npt.NDArray[A
     file = claim.exposure.file
     root = Path(context.session.parameters.movie_folder)
     with stages.stage("read"), unchanged_source(root / file.relative_path, file.size_bytes, file.modified_ns, root=root):
-        return read_movie(root / file.relative_path)
+        movie: npt.NDArray[Any] = read_movie(root / file.relative_path)
+    return movie
 
 
 def _process(context: WorkerContext, xp: Any, reading: _Reading) -> None:

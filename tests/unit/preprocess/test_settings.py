@@ -1,0 +1,60 @@
+"""What a session's parameters mean for one movie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frazil.api.exposure.v1.exposure_pb2 import Exposure, MovieFile, MovieMetadata
+from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.io.mrc import write_mrc
+from frazil.model.errors import InputError
+from frazil_preprocess.settings import settings_of
+
+FILE = MovieFile(relative_path="a.tif", frame_count=20, width_px=96, height_px=64)
+
+
+def exposure(**metadata: object) -> Exposure:
+    return Exposure(exposure_id="e", file=FILE, metadata=MovieMetadata(**metadata))
+
+
+def test_what_a_person_says_goes_before_metadata_goes_before_defaults() -> None:
+    parameters = SessionParameters(pixel_size_angstrom=2.0, particle_diameter_angstrom=150)
+    found = settings_of(parameters, exposure(pixel_size_angstrom=1.0, voltage_kv=200.0, total_dose_e_per_angstrom2=40.0))
+    assert (found.optics.pixel_size_angstrom, found.optics.voltage_kv, found.optics.amplitude_contrast) == (2.0, 200.0, 0.1)
+    assert found.optics.dose_per_frame_e_per_angstrom2 == 2.0
+
+
+def test_the_pixel_size_must_come_from_somewhere() -> None:
+    with pytest.raises(InputError, match="pixel size"):
+        settings_of(SessionParameters(particle_diameter_angstrom=150), exposure())
+
+
+def test_boxes_are_even_hold_the_particle_and_obey_the_person() -> None:
+    advised = settings_of(SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150), exposure()).box
+    assert advised.box_size_px * 1.1 >= 1.5 * 150
+    assert advised.box_size_px % 2 == advised.output_box_px % 2 == 0
+    asked = SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150, box_size_px=256, output_box_px=128)
+    found = settings_of(asked, exposure()).box
+    assert (found.box_size_px, found.output_box_px) == (256, 128)
+    asked.output_box_px = 300
+    with pytest.raises(InputError, match="Boxes must be even"):
+        settings_of(asked, exposure())
+
+
+def test_a_gain_of_another_shape_is_refused_with_both_shapes(tmp_path: Path) -> None:
+    write_mrc(tmp_path / "gain.mrc", np.ones((64, 64), dtype=np.float32), 1.0)
+    parameters = SessionParameters(
+        pixel_size_angstrom=1.1, particle_diameter_angstrom=150, gain_path=str(tmp_path / "gain.mrc")
+    )
+    with pytest.raises(InputError, match=r"64.*96|96.*64"):
+        settings_of(parameters, exposure())
+
+
+def test_a_gain_only_the_camera_computer_knows_is_not_looked_for() -> None:
+    found = settings_of(
+        SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150), exposure(gain_path="X:/refs/gain.mrc")
+    )
+    assert found.gain is None
