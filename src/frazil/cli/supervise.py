@@ -26,6 +26,7 @@ MARK = "FRAZIL_SUPERVISED_BY"
 _POLL_SECONDS = 0.2
 _LOG_KEPT_BYTES = 16 * 1024 * 1024
 _BACKOFF_SECONDS = (1.0, 30.0)
+_LEFTOVER_SECONDS = 20.0
 _STEADY_SECONDS = 60.0  # a child that has run so long is not said to crash in a loop
 
 
@@ -199,7 +200,11 @@ class Supervisor:
         left = noted + [record for record in marked if record.pid not in known]
         if left:
             self._say(f"Stopping {len(left)} process(es) that an earlier run left behind.")
-            processes.stop_processes(left, deadline_seconds=15.0)
+            first = next((child.service.name for child in self._children), "")
+            for last in (False, True):  # in reverse order, as far as it matters: the others report to the first
+                processes.stop_processes(
+                    [record for record in left if (record.name == first) is last], deadline_seconds=_LEFTOVER_SECONDS
+                )
         for record in processes.read_records(self._notes):
             processes.forget_record(self._notes, record.name)
 

@@ -115,7 +115,10 @@ def test_a_folder_becomes_the_promised_tree(microscope: Path, tmp_path: Path, en
     assert record["counts"]["particles"] == len(particles)
     classified = starfile.read(out / "class2d" / "particles.star")["particles"]
     assert set(classified["rlnImageName"]) <= set(particles["rlnImageName"])
-    assert mrcfile.read(out / "class2d" / "classes.mrcs").ndim == 3
+    classes = starfile.read(out / "class2d" / "classes.star", always_dict=True)["model_classes"]
+    averages = mrcfile.read(out / "class2d" / "classes.mrcs")  # of one image it makes two axes
+    assert averages.reshape(-1, *averages.shape[-2:]).shape[0] == len(classes)
+    assert set(classified["rlnClassNumber"]) <= set(classes["rlnClassNumber"])
     assert processes.find_marked(MARK, str(out / ".frazil")) == []
 
     # The same command again: nothing is redone, and what has come meanwhile is added.
