@@ -17,6 +17,7 @@ _NEIGHBOURHOOD_PX = 2
 _CANDIDATE_SIGMA = 4.5
 _DARK_MEAN_COUNTS = 18.0  # a good pixel then counts nothing once in 7e7
 _SKEW_COUNTS = 2.0
+_CREDIBLE_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class DefectParameters:
 
 def find_bad_pixels(total: Array, known_bad: Array | None = None, parameters: DefectParameters | None = None) -> Array:
     """Find hot, cold and dead pixels in the sum of the unaligned, gain-corrected frames.
+
+    More than one pixel in a hundred is no defect of a detector but a movie without the noise of counts: none is marked then.
 
     A pixel is bad when it stands out from illumination and thickness *and* from the median of its 24 neighbours, so that
     particles, contamination, and edges of ice or carbon, all wider than a pixel, are left alone.
@@ -59,10 +62,10 @@ def find_bad_pixels(total: Array, known_bad: Array | None = None, parameters: De
     spread = max(_robust_spread(deviation / noise, good), 1e-6)
     dead = (clean == 0) & (mean >= _DARK_MEAN_COUNTS)
     candidates = good & ((xp.abs(deviation) > _CANDIDATE_SIGMA * spread * noise) | dead)
-    bad = to_host(~good).copy()
-    bad |= _stand_out(to_host(clean), to_host(good), to_host(candidates), parameters.sigma, spread)
-    if parameters.dilate_px:
-        bad = to_host(~good) | _dilate(bad & to_host(good), parameters.dilate_px)
+    found = _stand_out(to_host(clean), to_host(good), to_host(candidates), parameters.sigma, spread)
+    if found.sum() > _CREDIBLE_SHARE * found.size:
+        found[...] = False
+    bad = to_host(~good) | _dilate(found, parameters.dilate_px)
     if bad.all():
         raise InputError(
             "MOVIE_NO_GOOD_PIXEL", "Every pixel of the movie is marked bad: check the gain reference and the defect map."

@@ -1,4 +1,4 @@
-"""Correcting a frame while it is in cache: gain, stray counts, running total."""
+"""Correcting a frame while it is in cache: gain, stray counts, running total, a small copy."""
 
 from __future__ import annotations
 
@@ -25,16 +25,28 @@ def correct_frame(frame: Array, gain: Array, limit: float, fill: float) -> Array
     return correct_frame_standard(frame, gain, limit, fill)
 
 
-def add_corrected_frame(total: Array, frame: Array, gain: Array, limit: float, fill: float) -> Array:
-    """Correct a frame as `correct_frame` does and add it to `total`, `(y, x)` float32, on numpy in place.
+def add_and_bin_frame(
+    total: Array, frame: Array, gain: Array, factor: int, levels: tuple[float, float]
+) -> tuple[Array, Array]:
+    """Correct a frame as `correct_frame` does, add it to a total, and sum its blocks of `factor` x `factor` pixels.
 
-    Returns the total.
+    Parameters
+    ----------
+    total: `(y, x)` float32; on numpy it is added to in place.
+    frame, gain: as of `correct_frame`.
+    factor: side of a block; a remainder at the high end of an axis is left out of the blocks.
+    levels: (limit, fill) of `correct_frame`.
+
+    Returns
+    -------
+    The new total, and the blocks `(y // factor, x // factor)` float32.
     """
     if is_numpy(frame):
-        from frazil.kernels._gain_numba import add_corrected
+        from frazil.kernels._gain_numba import add_and_bin
 
-        return add_corrected(total, frame, gain, limit, fill)
-    return total + correct_frame_standard(frame, gain, limit, fill)
+        return total, add_and_bin(total, frame, gain, factor, levels)
+    corrected = correct_frame_standard(frame, gain, *levels)
+    return total + corrected, bin_image(corrected, factor)
 
 
 def correct_frame_standard(frame: Array, gain: Array, limit: float, fill: float) -> Array:
@@ -43,3 +55,11 @@ def correct_frame_standard(frame: Array, gain: Array, limit: float, fill: float)
     values = xp.astype(frame, xp.float32)
     plausible = (values <= limit) & (values >= -limit)  # false for what is not a number
     return xp.where(plausible, values, xp.asarray(fill, dtype=xp.float32)) * gain
+
+
+def bin_image(image: Array, factor: int) -> Array:
+    """Sum blocks of `factor` x `factor` pixels; a remainder at the high end of an axis is left out."""
+    xp = namespace(image)
+    height, width = (n // factor for n in image.shape)
+    blocks = xp.reshape(image[: height * factor, : width * factor], (height, factor, width, factor))
+    return xp.sum(xp.sum(blocks, axis=3, dtype=image.dtype), axis=1, dtype=image.dtype)

@@ -11,6 +11,7 @@ from frazil.primitives.fourier import frequency_radius, irfft2, raised_cosine, r
 from frazil.primitives.grids import block_means, interpolate_blocks
 
 _SMOOTHING_BLOCKS = 1.5
+_BLOCK_SHARE = 0.25  # a block with fewer good pixels takes the value of its surroundings
 
 
 def local_mean(image: Array, good: Array | None = None, block_px: int = 16) -> Array:
@@ -32,10 +33,12 @@ def local_mean(image: Array, good: Array | None = None, block_px: int = 16) -> A
     block_px = max(1, min(block_px, min(image.shape) // 2))
     weight = xp.ones_like(image) if good is None else xp.astype(good, image.dtype)
     overall = float(xp.sum(image * weight)) / max(float(xp.sum(weight)), 1.0)
-    sums = _blur(block_means((image - overall) * weight, block_px))
-    weights = _blur(block_means(weight, block_px))
-    means = xp.where(weights > 1e-3, sums / xp.where(weights > 1e-3, weights, 1.0), 0.0)
-    return interpolate_blocks(means, (image.shape[0], image.shape[1]), block_px) + overall
+    sums, weights = block_means((image - overall) * weight, block_px), block_means(weight, block_px)
+    if good is not None:
+        near_sums, near_weights = _blur(sums, odd=False), _blur(weights, odd=False)
+        near = xp.where(near_weights > 1e-3, near_sums / xp.where(near_weights > 1e-3, near_weights, 1.0), 0.0)
+        sums = xp.where(weights > _BLOCK_SHARE, sums / xp.where(weights > _BLOCK_SHARE, weights, 1.0), near)
+    return interpolate_blocks(_blur(sums, odd=True), (image.shape[0], image.shape[1]), block_px) + overall
 
 
 def lowpass(image: Array, pixel_size_angstrom: float, resolution_angstrom: float) -> Array:
@@ -65,17 +68,24 @@ def edge_taper(shape: tuple[int, int], width_px: int, xp: Any) -> tuple[Array, A
     return xp.reshape(factors[0], (-1, 1)), xp.reshape(factors[1], (1, -1))
 
 
-def _blur(blocks: Array) -> Array:
-    """Blur by a Gaussian of `_SMOOTHING_BLOCKS`, edges repeated: two small matrix products."""
+def _blur(blocks: Array, *, odd: bool) -> Array:
+    """Blur by a Gaussian of `_SMOOTHING_BLOCKS`: a small matrix product on each axis.
+
+    Beyond an edge the values are those at the edge; with `odd` they go on as they came, mirrored through the edge's value,
+    which leaves slopes as they are.
+    """
     xp = namespace(blocks)
+    reach = int(4 * _SMOOTHING_BLOCKS)
     for axis in (0, 1):
         n = blocks.shape[axis]
-        reach = int(4 * _SMOOTHING_BLOCKS)
-        matrix = np.zeros((n, n), np.float64)
+        matrix, rows = np.zeros((n, n), np.float64), np.arange(n)
         for step in range(-reach, reach + 1):
-            inside = np.clip(np.arange(n) + step, 0, n - 1)
-            np.add.at(matrix, (np.arange(n), inside), np.exp(-(step**2) / (2 * _SMOOTHING_BLOCKS**2)))
-        matrix /= matrix.sum(axis=1, keepdims=True)
-        factor = xp.asarray(matrix, dtype=blocks.dtype)
+            height = np.exp(-(step**2) / (2 * _SMOOTHING_BLOCKS**2))
+            inside = np.clip(rows + step, 0, n - 1)
+            mirrored = np.clip(2 * inside - (rows + step), 0, n - 1)
+            np.add.at(matrix, (rows, inside), 2 * height if odd else height)
+            if odd:
+                np.add.at(matrix, (rows, mirrored), -height)
+        factor = xp.asarray(matrix / matrix.sum(axis=1, keepdims=True), dtype=blocks.dtype)
         blocks = factor @ blocks if axis == 0 else blocks @ xp.matrix_transpose(factor)
     return blocks

@@ -10,7 +10,7 @@ from frazil.array import Array, namespace
 
 
 def block_means(image: Array, block_px: int) -> Array:
-    """Average blocks of `block_px` x `block_px` pixels; blocks at the high ends reach back to be whole.
+    """Average blocks of `block_px` x `block_px` pixels; a remainder at the high end of an axis is left out.
 
     Parameters
     ----------
@@ -18,36 +18,33 @@ def block_means(image: Array, block_px: int) -> Array:
 
     Returns
     -------
-    `(ceil(y / block_px), ceil(x / block_px))`, dtype as `image`.
+    `(y // block_px, x // block_px)`, dtype as `image`.
     """
-    rows = _block_rows(image, block_px)
-    return namespace(image).matrix_transpose(_block_rows(namespace(image).matrix_transpose(rows), block_px))
+    xp = namespace(image)
+    height, width = (n // block_px for n in image.shape)
+    blocks = xp.reshape(image[: height * block_px, : width * block_px], (height, block_px, width, block_px))
+    return xp.mean(xp.mean(blocks, axis=1), axis=2)
 
 
 def interpolate_blocks(blocks: Array, shape: tuple[int, int], block_px: int) -> Array:
-    """Interpolate values at block centres linearly to every pixel of `(y, x)`; beyond the outer centres they stay.
+    """Interpolate values at the centres of the blocks of `block_means` linearly to every pixel of `(y, x)`.
 
-    The blocks are those of `block_means`, the last of an axis centred half a block from its end.
+    Beyond the outer centres the slope goes on.
     """
     xp = namespace(blocks)
     factors = [xp.asarray(_hat_matrix(n, block_px), dtype=blocks.dtype) for n in shape]
     return factors[0] @ blocks @ xp.matrix_transpose(factors[1])
 
 
-def _block_rows(image: Array, block_px: int) -> Array:
-    xp = namespace(image)
-    height, width = image.shape
-    whole = height // block_px
-    means = xp.mean(xp.reshape(image[: whole * block_px, :], (whole, block_px, width)), axis=1)
-    if whole * block_px == height:
-        return means
-    return xp.concat([means, xp.mean(image[height - block_px :, :], axis=0, keepdims=True)])
-
-
 def _hat_matrix(size: int, block_px: int) -> np.ndarray[Any, Any]:
     """Weights `(pixel, block)` of linear interpolation between block centres."""
-    count = -(-size // block_px)
-    centres = np.arange(count) * block_px + (block_px - 1) / 2
-    centres[-1] = size - (block_px + 1) / 2
+    count = size // block_px
+    matrix = np.zeros((size, count))
+    if count == 1:
+        return matrix + 1.0
     pixels = np.arange(size)
-    return np.stack([np.interp(pixels, centres, np.eye(count)[i]) for i in range(count)], axis=1)
+    position = (pixels - (block_px - 1) / 2) / block_px
+    left = np.clip(np.floor(position).astype(int), 0, count - 2)
+    matrix[pixels, left] = 1 - (position - left)
+    matrix[pixels, left + 1] = position - left
+    return matrix

@@ -10,9 +10,11 @@ import numpy as np
 from frazil.algorithms.defects import DefectParameters, find_bad_pixels, replace_bad_pixels
 from frazil.algorithms.gain import FrameLevels, frame_levels
 from frazil.array import Array, namespace, to_device, to_host
-from frazil.kernels.gain import add_corrected_frame, correct_frame
+from frazil.kernels.gain import add_and_bin_frame, correct_frame
 from frazil.primitives.fourier import frequency_radius, rfft2
 
+GROUPS_MAX = 75
+_DIMMEST, _NOISIEST, _ABOUT_ZERO = 0.05, 3.0, 0.05
 _PATTERN_BAND = (0.35, 0.5)
 _PATTERN_FIELD_PX = 1024
 
@@ -59,42 +61,85 @@ class CorrectedFrames:
 class Survey:
     """What a first look at all frames tells.
 
+    Frames of a movie with very many are aligned in groups of consecutive ones.
+
     Attributes
     ----------
+    frames: the movie.
     total: `(y, x)` float32, sum of all corrected frames, unaligned, 0 at known bad pixels.
     fixed_pattern: see `fixed_pattern`.
+    small: (group, y, x) float32, sums of blocks of `small_factor` x `small_factor` px, 0 at known bad pixels.
+    group_size: frames per group; the last may hold fewer.
+    shares: (group,) host, the part of the total's background that is in the group.
+    brightness: (group,) host, electrons relative to the mean; 0 for groups that cannot be used.
     """
 
     frames: CorrectedFrames
     total: Array
     fixed_pattern: float
+    small: Array
+    small_factor: int
+    group_size: int
+    shares: np.ndarray[Any, Any]
+    brightness: np.ndarray[Any, Any]
+
+    def group(self, g: int) -> range:
+        """Return the frames of a group."""
+        return range(g * self.group_size, min((g + 1) * self.group_size, self.frames.frame_count))
 
 
-def survey(movie: Any, gain: Array, defects: DefectParameters, seed: int) -> Survey:
-    """Read every frame once: add up, find the bad pixels.
+def survey(movie: Any, gain: Array, defects: DefectParameters, small_factor: int, seed: int) -> Survey:
+    """Read every frame once: add up, find the bad pixels, keep small copies.
 
     Parameters
     ----------
     movie: `(frame, y, x)`, host.
     gain: `(y, x)` float32 on the device that computes, 0 at known bad pixels.
     defects: when a pixel is bad.
+    small_factor: px of the movie per px of the small copies.
     seed: for the draws that will replace bad pixels.
     """
     xp = namespace(gain)
-    totals = [xp.zeros(gain.shape, dtype=xp.float32) for _ in range(2)]
+    frame_count, height, width = movie.shape
+    group_size = -(-frame_count // GROUPS_MAX)
+    groups = -(-frame_count // group_size)
+    small = xp.zeros((groups, height // small_factor, width // small_factor), dtype=xp.float32)
+    totals = [xp.zeros((height, width), dtype=xp.float32) for _ in range(2)]
     levels = []
-    for t in range(movie.shape[0]):
+    for t in range(frame_count):
         frame = movie[t]
         levels.append(frame_levels(frame))
-        half = 2 * t // movie.shape[0]
-        totals[half] = add_corrected_frame(totals[half], to_device(frame, xp), gain, levels[t].limit, levels[t].mean)
+        half, g = 2 * t // frame_count, t // group_size
+        fill = (levels[t].limit, levels[t].mean)
+        totals[half], blocks = add_and_bin_frame(totals[half], to_device(frame, xp), gain, small_factor, fill)
+        small[g, ...] = blocks + small[g, ...]
     total = totals[0] + totals[1]
     bad = find_bad_pixels(total, gain == 0, defects)
-    pattern = fixed_pattern(totals[0], totals[1], bad) if movie.shape[0] > 1 else 0.0
+    pattern = fixed_pattern(totals[0], totals[1], bad) if frame_count > 1 else 0.0
     mask = to_host(bad)
     gain = xp.where(bad, xp.asarray(0.0, dtype=xp.float32), gain)
     frames = CorrectedFrames(movie, gain, mask, np.flatnonzero(mask), tuple(levels), seed)
-    return Survey(frames, total, pattern)
+    sums = np.asarray(to_host(xp.sum(xp.sum(small, axis=2), axis=1)), np.float64)
+    shares, brightness = _brightness(sums, [levels[t : t + group_size] for t in range(0, frame_count, group_size)])
+    return Survey(frames, total, pattern, small, small_factor, group_size, shares, brightness)
+
+
+def _brightness(
+    sums: np.ndarray[Any, Any], levels: list[list[FrameLevels]]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return each group's share of the total, and its brightness relative to the mean, 0 for groups beyond use.
+
+    Blank frames and frames of rubbish (far wider spread than the others) are beyond use. Frames about zero, as some
+    programs write them, are all taken as equally bright.
+    """
+    means = np.array([sum(frame.mean for frame in group) for group in levels])
+    spreads = np.array([max(frame.spread for frame in group) for group in levels])
+    usable = (spreads > 0) & (spreads < _NOISIEST * max(float(np.median(spreads)), 1e-30))
+    if np.median(means) < _ABOUT_ZERO * np.median(spreads):
+        return np.full(len(sums), 1.0 / len(sums)), usable.astype(np.float64)
+    usable &= means > _DIMMEST * np.median(means)
+    brightness = np.where(usable, sums, 0.0)
+    return sums / sums.sum(), brightness / (float(brightness[usable].mean()) if usable.any() else 1.0)
 
 
 def fixed_pattern(first: Array, second: Array, bad: Array) -> float:

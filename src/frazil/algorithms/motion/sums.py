@@ -83,10 +83,10 @@ def _mirror_wrapped_edges(image: Array, shift: np.ndarray[Any, Any]) -> Array:
         size = image.shape[axis]
         width = min(math.ceil(abs(float(shift[axis]))), size // 2)
         if width:
-            low = (slice(None),) * axis + (slice(0, width),)
-            high = (slice(None),) * axis + (slice(size - width, size),)
+            low, high = [slice(None)] * 2, [slice(None)] * 2
+            low[axis], high[axis] = slice(0, width), slice(size - width, size)
             source, target = (low, high) if shift[axis] > 0 else (high, low)
-            image[target] = xp.flip(image[source], axis=axis)
+            image[tuple(target)] = xp.flip(image[tuple(source)], axis=axis)
     return image
 
 

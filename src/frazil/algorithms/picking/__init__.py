@@ -1,0 +1,52 @@
+"""Particle pickers. A picker is a file in this folder; `load(name)` finds it by its file name (docs/how-to/add-a-picker.md)."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any, Protocol, cast
+
+from frazil.array import Array
+from frazil.model.errors import ErrorKind, FrazilError
+from frazil.model.particles import Pick
+
+
+class Picker(Protocol):
+    """What the module of a picker offers.
+
+    `TITLE` is what people read; `Parameters` is a frozen dataclass that can be made from `diameter_min_angstrom` and
+    `diameter_max_angstrom` alone, and that refuses senseless values with InputError.
+    """
+
+    TITLE: str
+    Parameters: type[Any]
+
+    def pick(self, micrograph: Array, parameters: Any, *, pixel_size_angstrom: float, seed: int) -> tuple[Pick, ...]:
+        """Pick particles in a dose-weighted micrograph, protein dark.
+
+        Parameters
+        ----------
+        micrograph: `(y, x)`, real, of any backend.
+        parameters: of this picker's `Parameters`.
+        pixel_size_angstrom: of the micrograph.
+        seed: equal seeds give equal picks.
+
+        Returns
+        -------
+        Picks with coordinates in px of this image, best first; none where there is nothing to pick.
+        """
+        ...
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all pickers, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load(name: str) -> Picker:
+    """Return a picker; raises FrazilError PICKER_UNKNOWN naming the known ones."""
+    if name not in names():
+        raise FrazilError(
+            "PICKER_UNKNOWN", f"There is no picker {name!r}; known are {', '.join(names())}.", kind=ErrorKind.NOT_FOUND
+        )
+    return cast(Picker, importlib.import_module(f"{__name__}.{name}"))
