@@ -1,4 +1,4 @@
-"""Extraction: boxes cut at picks, Fourier-cropped, normalised, particles white."""
+"""Extraction of particles: boxes cut at whole pixels, Fourier-cropped, flattened, normalised, white on black."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from frazil.array import Array, namespace, to_device, to_host
+from frazil.array import Array, namespace, to_device
 from frazil.model.errors import InputError
 from frazil.model.particles import Pick
 from frazil.primitives.fourier import fourier_crop, friendly_size
 
-_BOX_DIAMETERS = 1.5  # box per particle diameter
-_CLASSIFICATION_BOX_PX = 64
-_NYQUIST_FLOOR_ANGSTROM = 6.0  # 2D classification needs no finer sampling
-_EDGE_DIAMETERS = 0.5  # picks nearer to the edge than this are not cut
-_DUST_SIGMA = 5.0
-_BATCH = 64
+_BOX_DIAMETERS = 1.6
+_ELECTRON_WAVELENGTH_ANGSTROM = 0.02  # 300 kV; good enough to size a box
+_OUTPUT_PX = 64
+_OUTPUT_PIXEL_ANGSTROM = (3.0, 6.0)
+_BACKGROUND_RADIUS = 0.75  # of half a box, as RELION has it
+_MARGIN_DIAMETERS = 0.3
+_PARTICLES_AT_A_TIME = 256
+_FLAT = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxAdvice:
-    """A box as cut from the micrograph, and as kept after Fourier cropping; even, px."""
+    """Side of the box cut from the micrograph, and of the box it is Fourier-cropped to; both even, px."""
 
     box_size_px: int
     output_box_px: int
@@ -33,13 +35,10 @@ class BoxAdvice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extraction:
-    """The particles of one micrograph.
+    """Particles of one micrograph.
 
-    Attributes
-    ----------
-    images: (particle, y, x) float32, protein white, background mean 0 and standard deviation 1.
-    kept: (particle,) int64 index of each particle's pick.
-    pixel_size_angstrom: of the images.
+    `images` (particle, y, x) float32, white, background mean 0 and standard deviation 1; `kept` (particle,) are the indices of
+    their picks; `pixel_size_angstrom` is that of the images, exactly the micrograph's times box over output box.
     """
 
     images: Array
@@ -47,22 +46,30 @@ class Extraction:
     pixel_size_angstrom: float
 
 
-def advise_box(particle_diameter_angstrom: float, pixel_size_angstrom: float) -> BoxAdvice:
-    """Return boxes for a particle: 1.5 diameters as cut, about 64 px after cropping, never sampled finer than 3 Å/px.
+def advise_box(
+    particle_diameter_angstrom: float, pixel_size_angstrom: float, *, defocus_angstrom: float = 15_000.0
+) -> BoxAdvice:
+    """Return a box for a particle: 1.6 diameters, or room for what defocus spreads if that is more; for 2D classes of 64 px.
 
-    Raises InputError when the particle spans fewer than 8 px.
+    The output pixel is a 64th of the box, at least 3 Å (2D classes need no better than 6 Å) and at most 6 Å: beyond that the
+    output box grows. It is never smaller than the micrograph's pixel.
+
+    Parameters
+    ----------
+    particle_diameter_angstrom: largest extent.
+    pixel_size_angstrom: of the micrograph.
+    defocus_angstrom: typical of the session.
     """
-    diameter_px = particle_diameter_angstrom / pixel_size_angstrom
-    if diameter_px < 8:
-        raise InputError(
-            "PARTICLE_TOO_SMALL",
-            f"A particle of {particle_diameter_angstrom:g} Å spans only {diameter_px:.1f} px of {pixel_size_angstrom:g} Å: "
-            "check diameter and pixel size.",
-        )
-    box = friendly_size(math.ceil(_BOX_DIAMETERS * diameter_px))
-    finest = max(8, int(box * pixel_size_angstrom / (_NYQUIST_FLOOR_ANGSTROM / 2)))
-    output = min(box, _CLASSIFICATION_BOX_PX, friendly_size(finest, at_most=True))
-    return BoxAdvice(box_size_px=box, output_box_px=output)
+    if particle_diameter_angstrom <= 0.0 or pixel_size_angstrom <= 0.0:
+        raise InputError("BOX_UNKNOWN", "Give a positive particle diameter and pixel size, in Å, to get a box.")
+    low, high = _OUTPUT_PIXEL_ANGSTROM
+    resolution = 2.0 * min(max(_BOX_DIAMETERS * particle_diameter_angstrom / _OUTPUT_PX, low), high)
+    spread = 2.0 * _ELECTRON_WAVELENGTH_ANGSTROM * defocus_angstrom / resolution
+    extent = max(_BOX_DIAMETERS * particle_diameter_angstrom, particle_diameter_angstrom + spread)
+    box = friendly_size(max(16, math.ceil(extent / pixel_size_angstrom)))
+    output_pixel = max(min(max(extent / _OUTPUT_PX, low), high), pixel_size_angstrom)
+    output = friendly_size(max(16, round(box * pixel_size_angstrom / output_pixel)))
+    return BoxAdvice(box_size_px=box, output_box_px=min(box, output))
 
 
 def extract(
@@ -74,114 +81,106 @@ def extract(
     particle_diameter_angstrom: float,
     seed: int,
 ) -> Extraction:
-    """Cut a box around each pick, at its rounded coordinate: nothing is interpolated.
+    """Cut out picked particles.
 
-    Each box is fitted with a plane outside the particle, which is subtracted; background mean and standard deviation become
-    0 and 1; contrast is inverted. Pixels beyond the micrograph are noise of the same kind. Picks nearer to the edge than
-    half a particle diameter are left out. (RELION's normalisation: dust, ramp, mean and deviation, inversion.)
+    A box's pixel N/2 is the micrograph's pixel nearest to the pick; nothing is interpolated. After the Fourier crop a plane,
+    fitted outside the particle, is subtracted; the image is divided by the standard deviation there and inverted. Pixels that
+    lie outside the micrograph become noise of mean 0 and standard deviation 1.
 
     Parameters
     ----------
-    micrograph: (y, x) float32, protein dark.
-    picks: coordinates in px of the micrograph.
-    box: even sizes; the output box is no larger than the box.
+    micrograph: `(y, x)`, real, protein dark.
+    picks: coordinates in px of this micrograph.
+    box: sizes; both even, the output no larger than the box.
     pixel_size_angstrom: of the micrograph.
-    particle_diameter_angstrom: what lies outside is background.
-    seed: of the noise beyond the edge.
+    particle_diameter_angstrom: the background is measured outside of it.
+    seed: of the noise; a particle's noise depends on it and on the particle's place only.
 
     Returns
     -------
-    Extraction, with images on the micrograph's backend.
-
-    Raises
-    ------
-    InputError: the box does not fit the micrograph, or is not larger than the particle.
+    The particles whose centre lies inside the micrograph by 0.3 diameters or more; those of a constant background are 0.
     """
-    xp = namespace(micrograph)
-    height, width = micrograph.shape
-    if box.box_size_px > min(height, width):
+    size, output = box.box_size_px, box.output_box_px
+    if size % 2 or output % 2 or not 0 < output <= size:
         raise InputError(
-            "BOX_TOO_LARGE",
-            f"A box of {box.box_size_px} px does not fit a micrograph of {width} by {height} px: make it smaller.",
+            "BOX_INVALID", f"Boxes must be even and the output box ({output} px) no larger than the box ({size} px)."
         )
-    design = _Background.of(box.box_size_px, particle_diameter_angstrom / pixel_size_angstrom)
-    margin = _EDGE_DIAMETERS * particle_diameter_angstrom / pixel_size_angstrom
-    centres = np.array([(round(pick.y_px), round(pick.x_px)) for pick in picks], dtype=np.int64).reshape(-1, 2)
-    inside = (centres >= margin).all(axis=1) & (centres < np.array([height, width]) - margin).all(axis=1)
-    kept = np.flatnonzero(inside)
-    pixel_size = pixel_size_angstrom * box.box_size_px / box.output_box_px
-    host = to_host(micrograph)
-    images = np.empty((kept.size, box.output_box_px, box.output_box_px), dtype=np.float32)
-    for start in range(0, kept.size, _BATCH):
-        rows = kept[start : start + _BATCH]
-        boxes, beyond = _cut(host, centres[rows], box.box_size_px)
-        normal = design.normalise(boxes, beyond)
-        _fill(normal, beyond, rows, seed)
-        cropped = fourier_crop(-normal, (box.output_box_px, box.output_box_px))
-        images[start : start + rows.size] = _rescaled(cropped, particle_diameter_angstrom / pixel_size)
-    return Extraction(images=to_device(images, xp), kept=kept, pixel_size_angstrom=pixel_size)
+    xp = namespace(micrograph)
+    centres = np.array([(round(p.y_px), round(p.x_px)) for p in picks], dtype=np.int64).reshape(-1, 2)
+    margin = _MARGIN_DIAMETERS * particle_diameter_angstrom / pixel_size_angstrom
+    limits = np.array(micrograph.shape) - 1 - margin
+    kept = np.flatnonzero(((centres >= margin) & (centres <= limits)).all(axis=1))
+    new_pixel_size = pixel_size_angstrom * size / output
+    padded = _padded(xp.astype(micrograph, xp.float32), size // 2)
+    radius_px = max(0.5 * particle_diameter_angstrom / new_pixel_size, _BACKGROUND_RADIUS * output / 2)
+    outside_particle = _outside_disc(output, min(radius_px, output / 2))
+    stacks = [xp.zeros((0, output, output), dtype=xp.float32)]
+    for first in range(0, len(kept), _PARTICLES_AT_A_TIME):
+        batch = centres[kept[first : first + _PARTICLES_AT_A_TIME]]
+        inside = _inside(batch, (micrograph.shape[0], micrograph.shape[1]), size, output)
+        boxes = xp.stack([padded[y : y + size, x : x + size] for y, x in batch.tolist()])
+        noise = _noise(batch, inside, seed)
+        cropped = fourier_crop(boxes, (output, output))
+        weight = to_device((inside & outside_particle).astype(np.float32), xp)
+        images = _normalised(cropped, weight)
+        stacks.append(xp.where(to_device(inside, xp), images, to_device(noise, xp)))
+    return Extraction(images=xp.concat(stacks), kept=kept, pixel_size_angstrom=new_pixel_size)
 
 
-def _cut(
-    image: npt.NDArray[Any], centres: npt.NDArray[np.int64], box: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return boxes (particle, y, x) and which of their pixels lie beyond the image, where the nearest pixel stands in."""
-    offsets = np.arange(box) - box // 2
-    rows, columns = centres[:, :1] + offsets, centres[:, 1:] + offsets
-    height, width = image.shape
-    beyond_rows, beyond_columns = (rows < 0) | (rows >= height), (columns < 0) | (columns >= width)
-    clipped_rows, clipped_columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
-    boxes = image[clipped_rows[:, :, None], clipped_columns[:, None, :]].astype(np.float32)
-    return boxes, beyond_rows[:, :, None] | beyond_columns[:, None, :]
+def _padded(image: Array, margin: int) -> Array:
+    """Surround an image by its mean; pixels that are not finite become the mean too."""
+    xp = namespace(image)
+    finite = xp.isfinite(image)
+    count = max(1.0, float(xp.sum(xp.astype(finite, xp.float64))))
+    mean = float(xp.sum(xp.where(finite, image, xp.zeros_like(image)), dtype=xp.float64)) / count
+    padded = xp.full((image.shape[0] + 2 * margin, image.shape[1] + 2 * margin), mean, dtype=image.dtype)
+    padded[margin : margin + image.shape[0], margin : margin + image.shape[1]] = xp.where(finite, image, mean)
+    return padded
 
 
-@dataclass(frozen=True, slots=True)
-class _Background:
-    """The pixels of a box outside the particle, and the plane through them."""
-
-    outside: npt.NDArray[np.bool_]
-    plane: npt.NDArray[np.float64]  # (pixel, 3): 1, x, y
-
-    @staticmethod
-    def of(box: int, diameter_px: float) -> _Background:
-        offset = (np.arange(box) - box // 2) / (box / 2)
-        radius = np.hypot(offset[:, None], offset)
-        outside = radius > min(diameter_px / box, 0.95)
-        if not (outside & (radius <= 1)).any():
-            raise InputError(
-                "BOX_TOO_SMALL", f"A box of {box} px is not larger than the particle ({diameter_px:.0f} px): enlarge it."
-            )
-        y, x = np.broadcast_arrays(offset[:, None], offset)
-        return _Background(outside, np.stack([np.ones(box * box), x.ravel(), y.ravel()], axis=1))
-
-    def normalise(self, boxes: npt.NDArray[np.float32], beyond: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """Return boxes without ramp, background mean 0 and deviation 1, dust replaced by 0."""
-        flat = boxes.reshape(len(boxes), -1).astype(np.float64)
-        used = (self.outside & ~beyond).reshape(len(boxes), -1)
-        result = np.empty_like(flat)
-        for index, (values, good) in enumerate(zip(flat, used, strict=True)):
-            coefficients, *_ = np.linalg.lstsq(self.plane[good], values[good], rcond=None)
-            level = values - self.plane @ coefficients
-            deviation = level[good].std()
-            result[index] = level / deviation if deviation > 0 else 0.0
-        result[np.abs(result) > 4 * _DUST_SIGMA] = 0.0
-        return result.reshape(boxes.shape).astype(np.float32)
+def _outside_disc(size: int, radius: float) -> npt.NDArray[np.bool_]:
+    y, x = np.ogrid[-(size // 2) : size // 2, -(size // 2) : size // 2]
+    return np.asarray(y * y + x * x > radius * radius)
 
 
-def _fill(boxes: npt.NDArray[np.float32], beyond: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64], seed: int) -> None:
-    """Put noise of deviation 1 where the micrograph ends; each pick has its own generator."""
-    for one, outside, row in zip(boxes, beyond, rows, strict=True):
-        if outside.any():
-            rng = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, int(row)]))
-            one[outside] = rng.standard_normal(int(outside.sum()), dtype=np.float32)
+def _inside(centres: npt.NDArray[np.int64], shape: tuple[int, int], size: int, output: int) -> npt.NDArray[np.bool_]:
+    """Say which pixels (particle, y, x) of the cropped boxes lie inside the micrograph."""
+    offset = np.arange(output) * (size / output) - size // 2
+    inside = [
+        (centre[:, None] + offset >= 0) & (centre[:, None] + offset <= n - 1)
+        for centre, n in zip(centres.T, shape, strict=True)
+    ]
+    return np.asarray(inside[0][:, :, None] & inside[1][:, None, :])
 
 
-def _rescaled(images: npt.NDArray[np.float32], diameter_px: float) -> npt.NDArray[np.float32]:
-    """Bring the background of cropped images back to mean 0 and deviation 1: cropping took part of the noise away."""
-    box = images.shape[-1]
-    offset = np.arange(box) - box // 2
-    outside = np.hypot(offset[:, None], offset) > min(diameter_px / 2, 0.475 * box)
-    background = images[:, outside]
-    mean, deviation = background.mean(axis=1), background.std(axis=1)
-    scaled: npt.NDArray[np.float32] = (images - mean[:, None, None]) / np.where(deviation > 0, deviation, 1)[:, None, None]
-    return scaled.astype(np.float32)
+def _noise(centres: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_], seed: int) -> npt.NDArray[np.float32]:
+    noise = np.zeros(inside.shape, dtype=np.float32)
+    for i in np.flatnonzero(~inside.all(axis=(1, 2))):
+        rng = np.random.default_rng([seed % 2**32, *(int(c) for c in centres[i])])
+        noise[i] = rng.standard_normal(inside.shape[1:], dtype=np.float32)
+    return noise
+
+
+def _normalised(images: Array, weight: Array) -> Array:
+    """Subtract the plane fitted where the weight is 1, divide by the standard deviation there, invert; (particle, y, x)."""
+    xp: Any = namespace(images)
+    n, size = images.shape[0], images.shape[-1]
+    ramp = (xp.arange(size, dtype=xp.float32) - size / 2) / size
+    count = xp.sum(weight, axis=(1, 2), keepdims=True)
+    level = xp.sum(images * weight, axis=(1, 2), keepdims=True) / count
+    largest = xp.max(xp.abs(images), axis=(1, 2), keepdims=True)
+    flat = images - level  # the plane is fitted about the level, where single precision suffices
+    columns = [
+        xp.ones((size, size), dtype=xp.float32),
+        xp.broadcast_to(ramp[:, None], (size, size)),
+        xp.broadcast_to(ramp[None, :], (size, size)),
+    ]
+    normal = [[xp.sum(weight * a * b, axis=(1, 2)) for b in columns] for a in columns]
+    right = [xp.sum(weight * a * flat, axis=(1, 2)) for a in columns]
+    matrix = xp.stack([xp.stack(row, axis=-1) for row in normal], axis=-2)
+    plane = xp.linalg.solve(matrix, xp.stack(right, axis=-1)[:, :, None])
+    for i, column in enumerate(columns):
+        flat = flat - xp.reshape(plane[:, i, 0], (n, 1, 1)) * column
+    deviation = xp.sqrt(xp.sum(weight * flat * flat, axis=(1, 2), keepdims=True) / count)
+    usable = deviation > _FLAT * largest
+    return xp.where(usable, -flat / xp.where(usable, deviation, xp.ones_like(deviation)), xp.zeros_like(flat))

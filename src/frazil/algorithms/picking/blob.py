@@ -38,13 +38,14 @@ _SMALLEST = 0.6  # of the least diameter: projections are smaller than the parti
 _SCALES = (3, 5)  # fewest and most sizes
 _SCALE_RATIO = 1.3
 _EDGE_DIAMETERS = 0.1
-_LEARN_SHARE, _LEARN_FROM, _LEARN_AT_LEAST, _LEARN_ROUNDS = 0.4, 40, 8, 2
+_LEARN_FROM, _LEARN_AT_LEAST, _LEARN_ROUNDS = 40, 8, 2
 _NULL_IMAGES = 2
 _NULL_ROUNDS = 6
 _COVER_DIAMETERS = 0.75
 _BACKGROUND_LEAST = 0.15  # share of the micrograph that must be left to measure the background on
-_COUNT_PRIOR = 0.1  # false peaks added to what is expected: a lone peak must be beyond doubt
+_COUNT_PRIOR = 0.3  # false peaks added to what is expected: a lone peak must be beyond doubt
 _CONTAMINATION_RATIO, _CONTAMINATION_DEVIATIONS = 3.0, 4.0
+_FEW, _FEW_POWER_MAX = 8, 8.0  # so few picks cannot be compared with each other: their power has an absolute limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +140,8 @@ class _Search:
         template = self._shape(0.5 * (sizes_px[0] + sizes_px[-1]), hollow=False)
         window = self._window(self.d)
         for _ in range(_LEARN_ROUNDS):
-            points = self.peaks(ranking)
-            wanted = min(_LEARN_FROM, round(_LEARN_SHARE * len(points)))
-            points = points[: 2 * wanted]
-            points = points[self._sane(points)][:wanted]
+            points = self.peaks(ranking)[: 2 * _LEARN_FROM]
+            points = points[self._sane(points)][:_LEARN_FROM]
             if len(points) < _LEARN_AT_LEAST:
                 break
             template = self._profile(points, window)
@@ -232,10 +231,11 @@ class _Search:
     def _within_limits(self, points: Points) -> Points:
         if len(points) == 0:
             return points
+        few = len(points) < _FEW
         points = points[self._sane(points)]
         z = self.power(points)
         score = self.score[points[:, 0], points[:, 1]]
-        keep = np.ones(len(points), dtype=np.bool_)
+        keep = z <= (_FEW_POWER_MAX if few else np.inf)
         p = self.parameters
         for values, low, high in ((z, p.power_min, p.power_max), (score, p.score_min, None)):
             keep &= (values >= low) if low is not None else True
