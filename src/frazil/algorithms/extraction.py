@@ -22,6 +22,7 @@ _OUTPUT_PIXEL_ANGSTROM = (3.0, 6.0)
 _BACKGROUND_RADIUS = 0.75  # of half a box, as RELION has it
 _MARGIN_DIAMETERS = 0.3
 _PARTICLES_AT_A_TIME = 256
+_DIAMETER_MIN_PX = 8
 _FLAT = 1e-5
 
 
@@ -62,13 +63,19 @@ def advise_box(
     """
     if particle_diameter_angstrom <= 0.0 or pixel_size_angstrom <= 0.0:
         raise InputError("BOX_UNKNOWN", "Give a positive particle diameter and pixel size, in Å, to get a box.")
+    if particle_diameter_angstrom < _DIAMETER_MIN_PX * pixel_size_angstrom:
+        raise InputError(
+            "PARTICLE_TOO_SMALL",
+            f"A particle of {particle_diameter_angstrom:g} Å spans fewer than {_DIAMETER_MIN_PX} px of "
+            f"{pixel_size_angstrom:g} Å: check diameter and pixel size.",
+        )
     low, high = _OUTPUT_PIXEL_ANGSTROM
     resolution = 2.0 * min(max(_BOX_DIAMETERS * particle_diameter_angstrom / _OUTPUT_PX, low), high)
     spread = 2.0 * _ELECTRON_WAVELENGTH_ANGSTROM * defocus_angstrom / resolution
     extent = max(_BOX_DIAMETERS * particle_diameter_angstrom, particle_diameter_angstrom + spread)
     box = friendly_size(max(16, math.ceil(extent / pixel_size_angstrom)))
     output_pixel = max(min(max(extent / _OUTPUT_PX, low), high), pixel_size_angstrom)
-    output = friendly_size(max(16, round(box * pixel_size_angstrom / output_pixel)))
+    output = friendly_size(max(16, round(box * pixel_size_angstrom / output_pixel)), at_most=True)
     return BoxAdvice(box_size_px=box, output_box_px=min(box, output))
 
 
@@ -99,12 +106,13 @@ def extract(
     Returns
     -------
     The particles whose centre lies inside the micrograph by 0.3 diameters or more; those of a constant background are 0.
+
+    Raises
+    ------
+    InputError: sizes that are odd, or a box smaller than the particle.
     """
     size, output = box.box_size_px, box.output_box_px
-    if size % 2 or output % 2 or not 0 < output <= size:
-        raise InputError(
-            "BOX_INVALID", f"Boxes must be even and the output box ({output} px) no larger than the box ({size} px)."
-        )
+    _check(box, particle_diameter_angstrom / pixel_size_angstrom)
     xp = namespace(micrograph)
     centres = np.array([(round(p.y_px), round(p.x_px)) for p in picks], dtype=np.int64).reshape(-1, 2)
     margin = _MARGIN_DIAMETERS * particle_diameter_angstrom / pixel_size_angstrom
@@ -125,6 +133,18 @@ def extract(
         images = _normalised(cropped, weight)
         stacks.append(xp.where(to_device(inside, xp), images, to_device(noise, xp)))
     return Extraction(images=xp.concat(stacks), kept=kept, pixel_size_angstrom=new_pixel_size)
+
+
+def _check(box: BoxAdvice, diameter_px: float) -> None:
+    size, output = box.box_size_px, box.output_box_px
+    if size % 2 or output % 2 or not 0 < output <= size:
+        raise InputError(
+            "BOX_INVALID", f"Boxes must be even and the output box ({output} px) no larger than the box ({size} px)."
+        )
+    if diameter_px > size:
+        raise InputError(
+            "BOX_TOO_SMALL", f"A box of {size} px is smaller than the particle ({diameter_px:.0f} px): enlarge it."
+        )
 
 
 def _padded(image: Array, margin: int) -> Array:
