@@ -25,9 +25,7 @@ def correct_frame(frame: Array, gain: Array, limit: float, fill: float) -> Array
     return correct_frame_standard(frame, gain, limit, fill)
 
 
-def add_and_bin_frame(
-    total: Array, frame: Array, gain: Array, factor: int, levels: tuple[float, float]
-) -> tuple[Array, Array]:
+def add_and_bin_frame(total: Array, frame: Array, gain: Array, factor: int, levels: tuple[float, float]) -> tuple[Array, Array]:
     """Correct a frame as `correct_frame` does, add it to a total, and sum its blocks of `factor` x `factor` pixels.
 
     Parameters

@@ -192,7 +192,7 @@ def shift_phases(shape: tuple[int, int], shift_yx: tuple[float, float], xp: Any,
     ky, kx = frequencies(shape, xp, dtype=xp.float64)
     factors = []
     for k, shift, size in ((ky, shift_yx[0], shape[0]), (kx, shift_yx[1], shape[1])):
-        angle = -2.0 * math.pi * shift * k
+        angle = -2.0 * math.pi * float(shift) * k
         sine = xp.where(xp.abs(k) * (2 * size) == size, xp.zeros_like(angle), xp.sin(angle))
         factors.append(xp.astype(xp.cos(angle) + 1j * sine, dtype or xp.complex64))
     return factors[0], factors[1]

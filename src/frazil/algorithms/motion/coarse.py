@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from frazil.algorithms.motion.modes import Modes
+from frazil.algorithms.motion.frames import Survey, background_of
 from frazil.array import Array, namespace, to_host
-from frazil.primitives.fourier import frequencies, irfft2, shift_phases
+from frazil.kernels.gain import bin_image
+from frazil.primitives.filters import edge_taper
+from frazil.primitives.fourier import crop_transform, frequencies, friendly_size, irfft2, rfft2, shift_phases
 
+_FINEST_ANGSTROM = 20.0
+_SMALL_PIXEL_ANGSTROM = 6.0
 _ENVELOPE_ANGSTROM2 = 270.0  # weight exp(-2 B s^2)
 _LOW_CUT_ANGSTROM = 250.0
-_ROUNDS = ((3, 3), (1, 3))  # (neighbours averaged on each side, at most so many iterations)
+_ROUNDS = ((3, 3), (1, 3), (0, 2))  # (neighbours averaged on each side, at most so many iterations)
+_GROUPS_PER_NEIGHBOUR = 6
 _SETTLED_PX = 0.1
 _CLEAR_PEAK, _LOST_PEAK = 6.0, 4.5  # height in standard deviations of the correlation image; noise alone reaches 3.5
 
@@ -22,17 +27,24 @@ _CLEAR_PEAK, _LOST_PEAK = 6.0, 4.5  # height in standard deviations of the corre
 class _Correlation:
     """What turns a product of transforms into a correlation image and its peak.
 
-    `scale` is px of the movie per px of the image, (y, x); `allowed` where the peak may lie.
+    `low` (group, y, x // 2 + 1) are the transforms of the frames cropped to coarse detail, `shape` that of their images;
+    `scale` is px of the movie per px of these images, (y, x); `allowed` where the peak may lie.
     """
 
+    low: list[Array]
     weights: Array
     shape: tuple[int, int]
     scale: tuple[float, float]
     allowed: np.ndarray[Any, Any]
 
 
+def small_factor(pixel_size_angstrom: float, shape: tuple[int, ...]) -> int:
+    """Return how many px of a movie, on each axis, make one px of the small frames that are enough here."""
+    return max(1, min(int(_SMALL_PIXEL_ANGSTROM / pixel_size_angstrom), min(shape) // 64))
+
+
 def coarse_shifts(
-    modes: Modes, pixel_size_angstrom: float, max_shift_angstrom: float
+    seen: Survey, pixel_size_angstrom: float, max_shift_angstrom: float
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Find the shift to apply to each group of frames to within about a pixel of the movie.
 
@@ -42,7 +54,7 @@ def coarse_shifts(
 
     Parameters
     ----------
-    modes: of the movie; its coarse detail is used.
+    seen: the movie, with small frames of `small_factor`.
     pixel_size_angstrom: of the movie.
     max_shift_angstrom: farthest displacement from the mean of the others, per axis.
 
@@ -51,21 +63,21 @@ def coarse_shifts(
     (group, 2) float64 host: (y, x) in px of the movie, relative to the first; and (group,) bool, whose correlation had a
     peak that noise does not make.
     """
-    groups = modes.low.shape[0]
-    shifts = np.zeros((groups, 2))
+    groups = len(seen.shares)
+    shifts, heights = np.zeros((groups, 2)), np.zeros(groups)
     if groups < 2:
         return shifts, np.ones(groups, dtype=np.bool_)
-    correlation = _correlation(modes, pixel_size_angstrom, max_shift_angstrom)
-    heights = np.zeros(groups)
+    correlation = _correlation(seen, pixel_size_angstrom, max_shift_angstrom)
     for neighbours, rounds in _ROUNDS:
+        neighbours = min(neighbours, (groups - 1) // _GROUPS_PER_NEIGHBOUR)
         for _ in range(rounds):
-            step, heights = _round(modes.low, correlation, shifts, min(neighbours, (groups - 1) // 3))
-            shifts = shifts + step
+            step, now = _round(correlation, shifts, neighbours)
+            clear = now > (_LOST_PEAK if neighbours else _CLEAR_PEAK)
+            step = np.where(clear[:, None] | (heights == 0)[:, None], step, 0.0)
+            shifts, heights = shifts + step, np.maximum(heights, now)
             if np.sqrt(((step - step.mean(axis=0)) ** 2).sum(axis=1).mean()) < _SETTLED_PX:
                 break
-    step, own_heights = _round(modes.low, correlation, shifts, 0)
-    shifts = np.where((own_heights > _CLEAR_PEAK)[:, None], shifts + step, shifts)
-    found = np.maximum(heights, own_heights) > _LOST_PEAK
+    found = heights > _LOST_PEAK
     shifts = _interpolated(shifts, found)
     return shifts - shifts[0], found
 
@@ -78,38 +90,54 @@ def _interpolated(shifts: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> 
     return np.stack([np.interp(t, t[found], shifts[found, axis]) for axis in (0, 1)], axis=1)
 
 
-def _correlation(modes: Modes, pixel_size_angstrom: float, max_shift_angstrom: float) -> _Correlation:
-    shape, field = modes.layout.low_shape, modes.layout.shape
-    ky, kx = frequencies(shape, namespace(modes.low))
-    scale = (field[0] / shape[0], field[1] / shape[1])
-    s2 = ((ky / scale[0]) ** 2 + (kx / scale[1]) ** 2) / pixel_size_angstrom**2
-    xp = namespace(modes.low)
+def _correlation(seen: Survey, pixel_size_angstrom: float, max_shift_angstrom: float) -> _Correlation:
+    """Take the background away from the small frames and transform them."""
+    xp = namespace(seen.small)
+    pixel = pixel_size_angstrom * seen.small_factor
+    zero = xp.asarray(0.0, dtype=xp.float32)
+    usable = bin_image(xp.astype(xp.asarray(seen.frames.bad), xp.float32), seen.small_factor) == 0
+    background = background_of(xp.sum(seen.small, axis=0, dtype=xp.float32), usable, pixel)
+    field = (int(seen.small.shape[1]), int(seen.small.shape[2]))
+    taper_y, taper_x = edge_taper(field, min(field) // 40, xp)
+    window = xp.where(usable, taper_y * taper_x, zero)
+    shape_y, shape_x = (min(n, friendly_size(int(2 * n * pixel / _FINEST_ANGSTROM) + 4)) for n in field)
+    low = []
+    for g, share in enumerate(seen.shares):
+        image = (seen.small[g, ...] - background * float(share)) * (window if seen.brightness[g] else zero)
+        low.append(crop_transform(rfft2(image), field[1], (shape_y, shape_x)))
+    extent = (field[0] * pixel, field[1] * pixel)
+    ky, kx = frequencies((shape_y, shape_x), xp)
+    s2 = (ky * (shape_y / extent[0])) ** 2 + (kx * (shape_x / extent[1])) ** 2
     weights = xp.exp(-2 * _ENVELOPE_ANGSTROM2 * s2) * (1 - xp.exp(-s2 * (_LOW_CUT_ANGSTROM**2 / 2)))
-    allowed = np.ones(shape, dtype=np.bool_)
-    for axis in (0, 1):
-        distance = np.abs(np.fft.fftfreq(shape[axis])) * field[axis]
-        reach = min(max_shift_angstrom / pixel_size_angstrom, 0.4 * field[axis])
-        allowed &= np.expand_dims(distance <= reach, 1 - axis)
-    return _Correlation(weights, shape, scale, allowed)
+    allowed = np.ones((shape_y, shape_x), dtype=np.bool_)
+    for axis, size in enumerate((shape_y, shape_x)):
+        distance = np.abs(np.fft.fftfreq(size)) * extent[axis]
+        allowed &= np.expand_dims(distance <= min(max_shift_angstrom, 0.4 * extent[axis]), 1 - axis)
+    scale = (extent[0] / shape_y / pixel_size_angstrom, extent[1] / shape_x / pixel_size_angstrom)
+    return _Correlation(low, weights, (shape_y, shape_x), scale, allowed)
 
 
 def _round(
-    low: Array, correlation: _Correlation, shifts: np.ndarray[Any, Any], neighbours: int
+    correlation: _Correlation, shifts: np.ndarray[Any, Any], neighbours: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return how far each group still is from the sum of the others, px of the movie, and the heights of the peaks."""
-    xp = namespace(low)
+    """Return how far each group is from where it belongs, px of the movie, and the heights of the peaks.
+
+    All groups step at once, so each goes only as far as brings it and the others together in their common mean.
+    """
+    xp = namespace(correlation.weights)
     aligned = []
-    for t, shift in enumerate(shifts / correlation.scale):
+    for transform, shift in zip(correlation.low, shifts / correlation.scale, strict=True):
         phase_y, phase_x = shift_phases(correlation.shape, (shift[0], shift[1]), xp)
-        aligned.append(low[t, ...] * phase_y * phase_x)
+        aligned.append(transform * phase_y * phase_x)
     everything = sum(aligned[1:], start=aligned[0])
-    steps, heights = np.empty_like(shifts), np.empty(len(shifts))
+    steps, heights = np.zeros_like(shifts), np.zeros(len(shifts))
     for t in range(len(aligned)):
         near = aligned[max(0, t - neighbours) : t + neighbours + 1]
         group = sum(near[1:], start=near[0])
         product = (everything - group) * xp.conj(group) * correlation.weights
         image = to_host(irfft2(product, correlation.shape))
-        steps[t] = _peak(image, correlation.allowed) * correlation.scale
+        share = 1 - len(near) / len(aligned)
+        steps[t] = _peak(image, correlation.allowed) * correlation.scale * share
         heights[t] = image[correlation.allowed].max() / max(float(image[correlation.allowed].std()), 1e-30)
     return steps, heights
 

@@ -10,11 +10,11 @@ import numpy as np
 from frazil.algorithms.defects import DefectParameters
 from frazil.algorithms.dose_weighting import frame_exposures, voltage_factor
 from frazil.algorithms.gain import normalize_gain
+from frazil.algorithms.motion.coarse import small_factor
 from frazil.algorithms.motion.frames import Survey, survey
-from frazil.algorithms.motion.modes import gather_modes, mode_layout
 from frazil.algorithms.motion.rigid import RigidParameters, fit_rigid
 from frazil.algorithms.motion.sums import aligned_sums
-from frazil.array import Array, namespace, to_device
+from frazil.array import Array, to_device
 from frazil.model.errors import InputError
 from frazil.model.motion import Motion
 from frazil.model.optics import Optics
@@ -90,7 +90,8 @@ def correct_movie(
     """
     parameters = parameters or MotionParameters()
     _check(movie, gain, bad_mask, optics)
-    seen = survey(movie, _device_gain(movie, gain, bad_mask, xp), parameters.defects, seed)
+    factor = small_factor(optics.pixel_size_angstrom, movie.shape[1:])
+    seen = survey(movie, _device_gain(movie, gain, bad_mask, xp), parameters.defects, factor, seed)
     shifts, left_out, sigma_px = _whole_frame_shifts(seen, optics, parameters.rigid)
     shape = seen.frames.shape
     if parameters.binning != 1:
@@ -136,25 +137,17 @@ def _whole_frame_shifts(
     seen: Survey, optics: Optics, parameters: RigidParameters
 ) -> tuple[np.ndarray[Any, Any], tuple[int, ...], float | None]:
     """Return the shifts (frame, 2), the frames beyond use, and the predicted error; no shifts and None on failure."""
-    frames = seen.frames
-    layout = mode_layout(
-        (frames.frame_count, *frames.shape),
-        optics.pixel_size_angstrom,
-        parameters.band_angstrom,
-        parameters.shell_count,
-        namespace(seen.total),
-    )
-    modes = gather_modes(frames, seen.total, layout)
-    t = np.arange(frames.frame_count)
-    left_out = tuple(int(i) for i in t[modes.brightness[t // modes.group_size] == 0])
-    if len(left_out) == frames.frame_count:
-        return np.zeros((frames.frame_count, 2)), (), None
-    fit = fit_rigid(modes, optics, parameters)
+    frame_count = seen.frames.frame_count
+    t = np.arange(frame_count)
+    left_out = tuple(int(i) for i in t[seen.brightness[t // seen.group_size] == 0])
+    if len(left_out) == frame_count:
+        return np.zeros((frame_count, 2)), (), None
+    fit = fit_rigid(seen, optics, parameters)
     sound = np.isfinite(fit.shifts).all() and fit.sigma_px <= _SIGMA_MAX_PX and fit.last_step_px <= _LAST_STEP_MAX_PX
     if not sound:
-        return np.zeros((frames.frame_count, 2)), left_out, None
-    first = np.arange(len(fit.shifts)) * modes.group_size
-    centres = (first + np.minimum(first + modes.group_size, frames.frame_count) - 1) / 2
+        return np.zeros((frame_count, 2)), left_out, None
+    groups = [seen.group(g) for g in range(len(fit.shifts))]
+    centres = np.array([(group[0] + group[-1]) / 2 for group in groups])
     shifts = np.stack([np.interp(t, centres, fit.shifts[:, axis]) for axis in (0, 1)], axis=1)
     return shifts - shifts[0], left_out, fit.sigma_px
 
@@ -184,7 +177,7 @@ def _check(movie: Any, gain: np.ndarray[Any, Any] | None, bad_mask: np.ndarray[A
                 f"The {name} is {image.shape[1]:,} x {image.shape[0]:,} px but the movie is {movie.shape[2]:,} x "
                 f"{movie.shape[1]:,} px: give the one of this camera mode, rotated as the movie is.",
             )
-    if not 0.05 <= optics.pixel_size_angstrom <= 50:
+    if not 0.05 <= optics.pixel_size_angstrom <= 20:
         raise InputError("PIXEL_SIZE", f"A pixel size of {optics.pixel_size_angstrom:g} Å is not possible: give it in Å.")
     voltage_factor(optics.voltage_kv)
     frame_exposures(movie.shape[0], optics.dose_per_frame_e_per_angstrom2, optics.pre_exposure_e_per_angstrom2)

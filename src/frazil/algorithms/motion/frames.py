@@ -11,9 +11,11 @@ from frazil.algorithms.defects import DefectParameters, find_bad_pixels, replace
 from frazil.algorithms.gain import FrameLevels, frame_levels
 from frazil.array import Array, namespace, to_device, to_host
 from frazil.kernels.gain import add_and_bin_frame, correct_frame
+from frazil.primitives.filters import local_mean
 from frazil.primitives.fourier import frequency_radius, rfft2
 
 GROUPS_MAX = 75
+_BACKGROUND_BLOCK_ANGSTROM = 100.0
 _DIMMEST, _NOISIEST, _ABOUT_ZERO = 0.05, 3.0, 0.05
 _PATTERN_BAND = (0.35, 0.5)
 _PATTERN_FIELD_PX = 1024
@@ -135,11 +137,22 @@ def _brightness(
     means = np.array([sum(frame.mean for frame in group) for group in levels])
     spreads = np.array([max(frame.spread for frame in group) for group in levels])
     usable = (spreads > 0) & (spreads < _NOISIEST * max(float(np.median(spreads)), 1e-30))
-    if np.median(means) < _ABOUT_ZERO * np.median(spreads):
+    if not usable.any() or np.median(means) < _ABOUT_ZERO * np.median(spreads):
         return np.full(len(sums), 1.0 / len(sums)), usable.astype(np.float64)
     usable &= means > _DIMMEST * np.median(means)
     brightness = np.where(usable, sums, 0.0)
-    return sums / sums.sum(), brightness / (float(brightness[usable].mean()) if usable.any() else 1.0)
+    return sums / sums.sum(), brightness / float(brightness[usable].mean())
+
+
+def background_of(total: Array, good: Array | None, pixel_size_angstrom: float) -> Array:
+    """Return illumination and thickness in a sum of frames: its mean over some hundreds of Å.
+
+    Finer than that it would hold the specimen itself, which, taken away from every frame, would stay as a ghost that does not
+    move. It is to be subtracted, not divided by: noise and signal of counts both grow with the background, so a difference
+    carries every region at its due weight.
+    """
+    block = min(_BACKGROUND_BLOCK_ANGSTROM / pixel_size_angstrom, min(total.shape) / 5)
+    return local_mean(total, good, max(1, int(block)))
 
 
 def fixed_pattern(first: Array, second: Array, bad: Array) -> float:

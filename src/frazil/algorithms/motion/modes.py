@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from frazil.algorithms.motion.frames import Survey
+from frazil.algorithms.motion.frames import CorrectedFrames, Survey
 from frazil.array import Array, namespace, to_host
 from frazil.primitives.filters import edge_taper
 from frazil.primitives.fourier import frequencies, friendly_size, rfft2_low
 
-GROUPS_MAX = 75
-COARSE_ANGSTROM = 20.0
-_BACKGROUND_BLOCKS = 5  # along the shorter side: finer blocks would take signal, fixed to the detector, out of every frame
 _CHUNK = 8192
 _SHELLS_MIN, _EVIDENCE_PER_SHELL = 6, 1_000_000  # modes times pairs of frames that make a shell's covariance sound
 _NYQUIST_MARGIN = 0.47
@@ -65,24 +62,24 @@ class Modes:
 
 
 def mode_layout(
-    movie_shape: tuple[int, ...],
+    frames: CorrectedFrames,
     offsets: np.ndarray[Any, Any],
     pixel_size_angstrom: float,
     band_angstrom: tuple[float, float],
     shells_max: int,
-    xp: Any,
 ) -> ModeLayout:
     """Choose the window and the coefficients for a movie.
 
     Parameters
     ----------
-    movie_shape: `(frame, y, x)`.
+    frames: the movie.
     offsets: (group, 2) whole shifts that will be applied: the window is what all frames have in common.
     pixel_size_angstrom: of the movie.
     band_angstrom: coarsest and finest detail; nothing beyond 0.94 of Nyquist is used.
     shells_max: shells of equal width in the band; fewer for little data, so that each shell's statistics are sound.
     """
-    origin, (height, width) = _common_area(movie_shape[1:], offsets)
+    xp = namespace(frames.gain)
+    origin, (height, width) = _common_area(frames.shape, offsets)
     low_k, high_k = pixel_size_angstrom / band_angstrom[0], min(pixel_size_angstrom / band_angstrom[1], _NYQUIST_MARGIN)
     columns = min(int(high_k * width) + 1, width // 2 + 1)
     ky, kx = (to_host(k) for k in frequencies((height, width), xp))
@@ -90,7 +87,7 @@ def mode_layout(
     radius = np.hypot(ky, kx)
     positions = np.flatnonzero((radius >= low_k) & (radius < high_k) & ~((kx == 0) & (ky < 0)))
     radius = radius.ravel()[positions]
-    shell_count = max(_SHELLS_MIN, min(shells_max, int(len(positions) * movie_shape[0] ** 2 / _EVIDENCE_PER_SHELL)))
+    shell_count = max(_SHELLS_MIN, min(shells_max, int(len(positions) * frames.frame_count**2 / _EVIDENCE_PER_SHELL)))
     shells = np.minimum(((radius - low_k) * (shell_count / (high_k - low_k))).astype(np.int64), shell_count - 1)
     positions = positions[np.argsort(shells, kind="stable")]
     counts = np.bincount(shells, minlength=shell_count)
@@ -192,9 +189,7 @@ def _aligned(modes: Modes, shifts: np.ndarray[Any, Any], start: int, stop: int) 
     return real * cosine - imaginary * sine, real * sine + imaginary * cosine
 
 
-def _common_area(
-    shape: tuple[int, ...], offsets: np.ndarray[Any, Any]
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def _common_area(shape: tuple[int, ...], offsets: np.ndarray[Any, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return origin (in a frame of shift 0) and friendly even shape of the area that all shifted frames have in common."""
     origin, sides = [], []
     for axis, size in enumerate(shape):

@@ -12,7 +12,7 @@ Matrix = np.ndarray[Any, Any]
 FAST_EXPOSURE = 5.0  # e/Å² over which the early speed falls by e
 RESTING_SPEED = 0.02  # late speed relative to the first
 MEMORY_LOG_EXPOSURE = 0.7  # correlation length of the velocity in ln(D + 1)
-_GAUGE_ANGSTROM = 1e3  # where frame 0 lies is unknown
+_GAUGE_ANGSTROM = 100.0  # where frame 0 lies is unknown
 
 
 @dataclass(frozen=True, slots=True)

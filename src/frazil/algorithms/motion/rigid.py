@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from frazil.algorithms.motion.coarse import coarse_shifts
-from frazil.algorithms.motion.modes import Modes, covariances, gradient
+from frazil.algorithms.motion.frames import Survey, background_of
+from frazil.algorithms.motion.modes import Modes, covariances, gather_modes, gradient, mode_layout
 from frazil.algorithms.motion.prior import CANDIDATES, Hyperparameters, trajectory_covariance
 from frazil.algorithms.motion.weights import Exposure, ShellWeights, shell_weights
+from frazil.array import namespace
 from frazil.model.optics import Optics
 
 Matrix = np.ndarray[Any, Any]
@@ -61,35 +63,43 @@ class RigidFit:
 
 @dataclass(slots=True)
 class _Expansion:
-    """The log-likelihood about a trajectory: gradient (frame, 2) there, information (frame, frame) of either axis."""
+    """The log-likelihood about a trajectory, whose mean is taken out of all.
+
+    `at` (frame, 2) the trajectory, `gradient` (frame, 2) there, `information` (frame, frame) of either axis.
+    """
 
     at: Matrix
     gradient: Matrix
     information: Matrix
 
 
-def fit_rigid(modes: Modes, optics: Optics, parameters: RigidParameters | None = None) -> RigidFit:
+def fit_rigid(seen: Survey, optics: Optics, parameters: RigidParameters | None = None) -> RigidFit:
     """Find the shift to apply to each group of frames.
 
     Parameters
     ----------
-    modes: coefficients of the movie's frames.
+    seen: the movie, with small frames of `coarse.small_factor`.
     optics: pixel size of the movie, dose per frame, voltage.
     parameters: how.
     """
     parameters = parameters or RigidParameters()
-    shifts, found = coarse_shifts(modes, optics.pixel_size_angstrom, parameters.max_shift_angstrom)
+    pixel_size = optics.pixel_size_angstrom
+    shifts, found = coarse_shifts(seen, pixel_size, parameters.max_shift_angstrom)
     if len(shifts) < 2:
         return RigidFit(shifts, 0.0, 0.0, _START)
     if not found.any():
         return RigidFit(np.zeros_like(shifts), math.inf, 0.0, _START)
-    return refine(modes, shifts, optics, parameters)
+    xp = namespace(seen.total)
+    offsets = np.round(shifts).astype(int)
+    layout = mode_layout(seen.frames, offsets, pixel_size, parameters.band_angstrom, parameters.shell_count)
+    background = background_of(seen.total, xp.asarray(~seen.frames.bad), pixel_size)
+    modes = gather_modes(seen, offsets, layout, background)
+    return refine(modes, shifts, exposure_of(seen, optics), parameters)
 
 
-def refine(modes: Modes, shifts: Matrix, optics: Optics, parameters: RigidParameters) -> RigidFit:
+def refine(modes: Modes, shifts: Matrix, exposure: Exposure, parameters: RigidParameters) -> RigidFit:
     """Improve a trajectory by Gauss-Newton steps with more and more detail; weights follow the trajectory until it settles."""
-    exposure = _exposure(modes, optics)
-    pixel_size = optics.pixel_size_angstrom
+    pixel_size = exposure.pixel_size_angstrom
     since_start = exposure.middle - exposure.middle[0] + (exposure.middle[1] - exposure.middle[0]) / 2
     chosen, step = _START, 0.0
     posterior = np.zeros((len(shifts), len(shifts)))
@@ -102,6 +112,7 @@ def refine(modes: Modes, shifts: Matrix, optics: Optics, parameters: RigidParame
             expansion = _expand(modes, shifts, weights, highest_k)
             chosen, prior = _most_evident(expansion, since_start, jumps, pixel_size)
             moved, posterior = _posterior(expansion, prior)
+            moved += shifts.mean(axis=0)
             step, shifts = _rms(moved - shifts), moved
             if step < (_STAGE_SETTLED_PX if finest else parameters.settled_px):
                 break
@@ -112,7 +123,9 @@ def _expand(modes: Modes, shifts: Matrix, weights: ShellWeights, highest_k: floa
     used = modes.layout.shell_frequencies <= highest_k
     scale = np.where(used, modes.layout.shell_counts * (2 * np.pi * modes.layout.shell_frequencies) ** 2, 0.0)
     information = np.einsum("s,stu->tu", scale, weights.information)
-    return _Expansion(shifts, gradient(modes, shifts, weights.pair, highest_k), information)
+    slope = gradient(modes, shifts, weights.pair, highest_k)
+    no_constant = np.eye(len(shifts)) - 1.0 / len(shifts)  # a shift of all frames alike has no likelihood, not even by rounding
+    return _Expansion(shifts - shifts.mean(axis=0), no_constant @ slope, no_constant @ information @ no_constant)
 
 
 def _posterior(expansion: _Expansion, prior: Matrix) -> tuple[Matrix, Matrix]:
@@ -122,8 +135,8 @@ def _posterior(expansion: _Expansion, prior: Matrix) -> tuple[Matrix, Matrix]:
     """
     identity = np.eye(len(prior))
     posterior = prior @ np.linalg.inv(identity + expansion.information @ prior)
-    target = expansion.information @ expansion.at + expansion.gradient
-    return posterior @ target, (posterior + posterior.T) / 2
+    moved = posterior @ (expansion.information @ expansion.at + expansion.gradient)
+    return moved - moved.mean(axis=0), (posterior + posterior.T) / 2
 
 
 def _most_evident(expansion: _Expansion, exposure: Matrix, jumps: Matrix, pixel_size: float) -> tuple[Hyperparameters, Matrix]:
@@ -147,11 +160,11 @@ def _jumps(path_angstrom: Matrix) -> Matrix:
     return np.where(steps > limit, steps**2 / 2, 0.0)
 
 
-def _exposure(modes: Modes, optics: Optics) -> Exposure:
+def exposure_of(seen: Survey, optics: Optics) -> Exposure:
     """Return when each group of frames was exposed; without a dose, one e/Å² per frame."""
-    dose = (optics.dose_per_frame_e_per_angstrom2 or 1.0) * modes.group_size
-    middle = optics.pre_exposure_e_per_angstrom2 + dose * (np.arange(len(modes.brightness)) + 0.5)
-    return Exposure(middle, modes.brightness, optics.pixel_size_angstrom, optics.voltage_kv)
+    dose = (optics.dose_per_frame_e_per_angstrom2 or 1.0) * seen.group_size
+    middle = optics.pre_exposure_e_per_angstrom2 + dose * (np.arange(len(seen.brightness)) + 0.5)
+    return Exposure(middle, seen.brightness, optics.pixel_size_angstrom, optics.voltage_kv)
 
 
 def _sigma(posterior: Matrix) -> float:
