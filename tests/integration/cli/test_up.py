@@ -1,4 +1,4 @@
-"""`frazil up` with the real services: driven by a LIMS, started twice, killed in part and in whole, ended in order."""
+"""`frazil up` with the real services: driven by a LIMS, started twice, its scheduler killed, ended in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import pytest
 
 from frazil.cli import processes
 from frazil.cli.supervise import MARK
-from frazil.client import Client
 from frazil.simulator import SimulationParameters, write_session
 
 FRAZIL = str(Path(sys.executable).parent / "frazil")
@@ -125,16 +124,3 @@ def test_up_serves_a_lims_survives_and_ends(tmp_path: Path) -> None:
         assert up.end() == 0
         assert up.text.endswith("Stopped.\n")
         assert processes.find_marked(MARK, str(up.data_dir)) == []
-
-
-@pytest.mark.timeout(240)
-def test_up_after_its_own_violent_death(tmp_path: Path) -> None:
-    with running(tmp_path) as first:
-        first.process.kill()
-        first.process.wait()
-        assert len(processes.find_marked(MARK, str(first.data_dir))) == 4
-        with running(tmp_path) as second:
-            assert "Stopping 4 process(es) that an earlier run left behind." in second.text
-            with Client(second.scheduler) as client:
-                eventually(lambda: len(client.nodes()) == 1)
-            assert second.end() == 0

@@ -142,6 +142,8 @@ def test_a_folder_becomes_the_promised_tree(microscope: Path, tmp_path: Path, en
 @pytest.mark.timeout(600)
 def test_killed_and_run_again(microscope: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     out = tmp_path / "out"
+    for spare in sorted(microscope.rglob("*.tiff"))[3:]:
+        spare.unlink()
     arguments = command(microscope, out, "--until", "preprocess")
     with (tmp_path / "first.log").open("wb") as log:
         first = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
@@ -161,7 +163,7 @@ def test_killed_and_run_again(microscope: Path, tmp_path: Path, environment: dic
     assert processes.find_marked(MARK, state) == []
 
     printed = finish(arguments, environment)
-    assert "4 processed, 2 failed" in printed
+    assert "2 processed, 1 failed" in printed
     assert not (out / "class2d").exists()
     rows = list(csv.DictReader((out / "exposures.csv").read_text().splitlines()))
     assert all(int(row["attempts"]) <= 2 for row in rows)
