@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from frazil.algorithms.motion.frames import Survey, background_of
+from frazil.algorithms.motion.frames import Survey, background_of, usable_blocks
 from frazil.array import Array, namespace, to_host
-from frazil.kernels.gain import bin_image
 from frazil.primitives.filters import edge_taper
 from frazil.primitives.fourier import crop_transform, frequencies, friendly_size, irfft2, rfft2, shift_phases
 
@@ -95,7 +94,7 @@ def _correlation(seen: Survey, pixel_size_angstrom: float, max_shift_angstrom: f
     xp = namespace(seen.small)
     pixel = pixel_size_angstrom * seen.small_factor
     zero = xp.asarray(0.0, dtype=xp.float32)
-    usable = bin_image(xp.astype(xp.asarray(seen.frames.bad), xp.float32), seen.small_factor) == 0
+    usable = usable_blocks(seen.frames.bad, seen.small_factor, xp)
     background = background_of(xp.sum(seen.small, axis=0, dtype=xp.float32), usable, pixel)
     field = (int(seen.small.shape[1]), int(seen.small.shape[2]))
     taper_y, taper_x = edge_taper(field, min(field) // 40, xp)

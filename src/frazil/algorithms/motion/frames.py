@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from frazil.algorithms.defects import DefectParameters, find_bad_pixels, replace_bad_pixels
 from frazil.algorithms.gain import FrameLevels, frame_levels
 from frazil.array import Array, namespace, to_device, to_host
-from frazil.kernels.gain import add_and_bin_frame, correct_frame
+from frazil.kernels.gain import add_and_bin_frame, bin_image, correct_frame
 from frazil.primitives.filters import local_mean
 from frazil.primitives.fourier import frequency_radius, rfft2
 
@@ -112,8 +113,8 @@ def survey(movie: Any, gain: Array, defects: DefectParameters, small_factor: int
         frame = movie[t]
         levels.append(frame_levels(frame))
         half, g = 2 * t // frame_count, t // group_size
-        fill = (levels[t].limit, levels[t].mean)
-        totals[half], blocks = add_and_bin_frame(totals[half], to_device(frame, xp), gain, small_factor, fill)
+        everything = (math.inf, levels[t].mean)  # stray events too: a pixel that is always beyond the limit must show as hot
+        totals[half], blocks = add_and_bin_frame(totals[half], to_device(frame, xp), gain, small_factor, everything)
         small[g, ...] = blocks + small[g, ...]
     total = totals[0] + totals[1]
     bad = find_bad_pixels(total, gain == 0, defects)
@@ -121,9 +122,15 @@ def survey(movie: Any, gain: Array, defects: DefectParameters, small_factor: int
     mask = to_host(bad)
     gain = xp.where(bad, xp.asarray(0.0, dtype=xp.float32), gain)
     frames = CorrectedFrames(movie, gain, mask, np.flatnonzero(mask), tuple(levels), seed)
-    sums = np.asarray(to_host(xp.sum(xp.sum(small, axis=2), axis=1)), np.float64)
+    usable = usable_blocks(mask, small_factor, xp)
+    sums = np.array([float(xp.sum(xp.where(usable, small[g, ...], 0.0), dtype=xp.float64)) for g in range(groups)])
     shares, brightness = _brightness(sums, [levels[t : t + group_size] for t in range(0, frame_count, group_size)])
     return Survey(frames, total, pattern, small, small_factor, group_size, shares, brightness)
+
+
+def usable_blocks(bad: np.ndarray[Any, Any], factor: int, xp: Any) -> Array:
+    """Return which blocks of `factor` x `factor` pixels hold no bad pixel, bool `(y // factor, x // factor)`."""
+    return bin_image(xp.astype(xp.asarray(bad), xp.float32), factor) == 0
 
 
 def _brightness(

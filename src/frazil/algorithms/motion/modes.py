@@ -128,10 +128,13 @@ def gather_modes(seen: Survey, offsets: np.ndarray[Any, Any], layout: ModeLayout
         if seen.brightness[g] == 0:
             continue
         area = (slice(y0 - int(dy), y0 - int(dy) + height), slice(x0 - int(dx), x0 - int(dx) + width))
-        image = background[area] * (-float(seen.shares[g]))
-        for t in seen.group(g):
-            image = image + seen.frames.frame(t)[area]
-        kept = xp.take(xp.reshape(rfft2_low(image * window, layout.columns), (-1,)), layout.positions)
+        first, *others = seen.group(g)
+        image = seen.frames.frame(first)[area]
+        for t in others:
+            image += seen.frames.frame(t)[area]
+        image -= background[area] * float(seen.shares[g])
+        image *= window
+        kept = xp.take(xp.reshape(rfft2_low(image, layout.columns), (-1,)), layout.positions)
         real[g, :], imaginary[g, :] = xp.real(kept), xp.imag(kept)
     return Modes(layout, real, imaginary, offsets)
 
