@@ -142,7 +142,7 @@ def _live(
         exported, snapshot = export_from(client, session.session_id, folder / "results")
         print(f"\nThe session is complete after {time.monotonic() - begin:.0f} s.")
         print("\n".join(summary_lines(snapshot, exported)))
-        print(f"  2D classes  {exported.class_sheet or 'none'}\n  page        {deployment.web_address}", flush=True)
+        print(f"  class sheet {exported.class_sheet or 'none'}\n  page        {deployment.web_address}", flush=True)
         if not exported.micrograph_count:
             raise typer.Exit(1)
         if stay:

@@ -22,9 +22,9 @@ main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px }
 h1 { margin: 0; font-size: 28px }
 h2 { margin: 40px 0 12px; font-size: 18px }
 .soft { color: var(--soft) }
-.tiles, .charts, .thumbs { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px }
+.tiles, .charts, .thumbs { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 12px }
 .tiles { margin-top: 24px }
-.charts { grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)) }
+.charts { grid-template-columns: repeat(auto-fill, minmax(400px, 1fr)) }
 .tile, figure { margin: 0; background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px }
 .tile b { display: block; font-size: 24px; font-variant-numeric: tabular-nums }
 .tile span, figcaption { color: var(--soft); font-size: 13px }
