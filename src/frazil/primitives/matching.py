@@ -91,10 +91,15 @@ class RadialMatcher:
         corners = points + (self.margin - reach_px)
         return self._xp.stack([self.padded[y : y + side, x : x + side] for y, x in corners.tolist()])
 
+    def filtered(self, response: Array) -> Array:
+        """Return the image `(y, x)` after a filter given by its response in the half layout of the padded image."""
+        return self._unpadded(self.transform * response)
+
     def _filtered(self, transform: Array, template: HostFloats) -> Array:
-        shape = (self.padded.shape[0], self.padded.shape[1])
-        kernel = self._xp.real(rfft2(to_device(template, self._xp)))  # radial, hence real
-        full = irfft2(transform * kernel, shape)
+        return self._unpadded(transform * self._xp.real(rfft2(to_device(template, self._xp))))  # radial, hence real
+
+    def _unpadded(self, transform: Array) -> Array:
+        full = irfft2(transform, (self.padded.shape[0], self.padded.shape[1]))
         return full[self.margin : self.margin + self.shape[0], self.margin : self.margin + self.shape[1]]
 
 

@@ -8,7 +8,7 @@
 4. How many peaks noise would give is measured on images with the background's spectrum and random phases. Peaks are accepted
    as long as the expected share of false ones among them stays small; accepted particles are masked out, the background is
    measured again, and so on until nothing changes.
-5. Picks with far more power than the others are contamination.
+5. What is much larger than a particle is left out from the start; picks with far more power than the others, at the end.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from frazil.algorithms.contamination import background_level, contamination, flattened
 from frazil.array import Array, namespace, to_device, to_host
 from frazil.kernels.shells import shell_sums
 from frazil.model.errors import InputError
 from frazil.model.particles import Pick
-from frazil.primitives.fourier import fourier_crop, friendly_size, irfft2, rfft2
+from frazil.primitives.fourier import fourier_crop, friendly_size, rfft2
 from frazil.primitives.masks import Mask, discs, soft_disc
 from frazil.primitives.matching import HostFloats, RadialMatcher, gaussian_high_pass
 from frazil.primitives.peaks import Points, local_maxima, separated, subpixel
@@ -44,7 +45,7 @@ _NULL_ROUNDS = 6
 _COVER_DIAMETERS = 0.75
 _BACKGROUND_LEAST = 0.15  # share of the micrograph that must be left to measure the background on
 _COUNT_PRIOR = 0.3  # false peaks added to what is expected: a lone peak must be beyond doubt
-_CONTAMINATION_RATIO, _CONTAMINATION_DEVIATIONS = 3.0, 4.0
+_CONTAMINATION_RATIOS, _CONTAMINATION_DEVIATIONS = (3.0, 5.0), 4.0
 _FEW, _FEW_POWER_MAX = 8, 8.0  # so few picks cannot be compared with each other: their power has an absolute limit
 
 
@@ -106,22 +107,23 @@ def pick(micrograph: Array, parameters: BlobParameters, *, pixel_size_angstrom: 
     diameter_px = parameters.diameter_angstrom / pixel_size_angstrom
     if min(micrograph.shape) < _SIDE_MIN_DIAMETERS * diameter_px:
         return ()
-    small, scale = _reduced(micrograph, diameter_px)
-    if small is None:
+    reduced = _reduced(micrograph, diameter_px)
+    if reduced is None:
         return ()
-    d = diameter_px / math.sqrt(scale[0] * scale[1])
-    search = _Search(small, d, parameters)
+    d = diameter_px / math.sqrt(reduced.scale_y * reduced.scale_x)
+    search = _Search(reduced, d, parameters)
     sizes = [s / parameters.diameter_angstrom * d for s in parameters.scales_angstrom]
     template, size_map = search.learn(sizes)
     points = search.accepted(template, np.random.default_rng(seed))
-    return _records(search, points, size_map, (scale, pixel_size_angstrom))
+    return _records(search, points, size_map * np.float32(diameter_px * pixel_size_angstrom / d))
 
 
 class _Search:
     """The reduced micrograph, and the maps made of it."""
 
-    def __init__(self, small: Array, diameter_px: float, parameters: BlobParameters) -> None:
-        self.d, self.parameters = diameter_px, parameters
+    def __init__(self, reduced: _Reduced, diameter_px: float, parameters: BlobParameters) -> None:
+        self.d, self.parameters, self.reduced = diameter_px, parameters, reduced
+        small = reduced.image
         self.matcher = RadialMatcher(small, math.ceil(1.1 * diameter_px) + 2)
         self.xp: Any = namespace(small)
         inner = soft_disc(self.matcher.radius, 0.5 * diameter_px, 1.0)
@@ -132,6 +134,7 @@ class _Search:
     def peaks(self, score: HostFloats) -> Points:
         """Return the peaks of a map that are far enough apart, highest first."""
         points = local_maxima(score, max(1.0, _EDGE_DIAMETERS * self.d))
+        points = points[~self.reduced.blocked[points[:, 0], points[:, 1]]]
         return points[separated(points, self.parameters.min_distance_diameters * self.d)]
 
     def learn(self, sizes_px: list[float]) -> tuple[HostFloats, HostFloats]:
@@ -153,7 +156,9 @@ class _Search:
         """Return the peaks that noise does not explain."""
         points = self.peaks(self.score)
         values = self.score[points[:, 0], points[:, 1]]
-        mask, count = np.zeros(self.score.shape, dtype=np.bool_), 0
+        mask, count = self.reduced.blocked, 0
+        if mask.all():
+            return points[:0]
         for _ in range(_NULL_ROUNDS):
             centre, spread = _background_level(self.score[~mask])
             if spread <= 0.0:
@@ -164,9 +169,10 @@ class _Search:
             if passing.size == 0 or passing[-1] + 1 <= count:
                 break
             count = int(passing[-1]) + 1
-            mask = discs(self.matcher.shape, points[:count], _COVER_DIAMETERS * self.d)
-            if float(np.mean(~mask)) < _BACKGROUND_LEAST:
+            covered = self.reduced.blocked | discs(self.matcher.shape, points[:count], _COVER_DIAMETERS * self.d)
+            if float(np.mean(~covered)) < _BACKGROUND_LEAST:
                 break
+            mask = covered
         return self._within_limits(points[:count])
 
     def _shapes(self, sizes_px: list[float]) -> tuple[HostFloats, HostFloats]:
@@ -214,9 +220,7 @@ class _Search:
     ) -> npt.NDArray[np.float64]:
         """Return how many peaks at or above each z (n,) one micrograph of background alone would have."""
         xp = self.xp
-        small = self.matcher.padded[
-            self.matcher.margin : self.matcher.margin + mask.shape[0], self.matcher.margin : self.matcher.margin + mask.shape[1]
-        ]
+        small = self.reduced.image
         background = xp.where(to_device(mask, xp), xp.zeros_like(small), small)
         amplitude = xp.abs(RadialMatcher(background, self.matcher.margin).transform)
         null = []
@@ -255,40 +259,54 @@ class _Search:
             return np.zeros(0, dtype=np.bool_)
         middle = np.median(values)
         spread = 1.4826 * np.median(np.abs(values - middle))
-        limit = middle + max(math.log(_CONTAMINATION_RATIO), _CONTAMINATION_DEVIATIONS * spread)
+        low, high = (math.log(ratio) for ratio in _CONTAMINATION_RATIOS)
+        limit = middle + min(max(low, _CONTAMINATION_DEVIATIONS * spread), high)
         return np.asarray(values < limit)
 
 
-def _reduced(micrograph: Array, diameter_px: float) -> tuple[Array | None, tuple[float, float]]:
-    """Return the micrograph reduced, high-passed, inverted and in units of its noise; and by how much it was reduced in y, x.
+@dataclass(frozen=True, slots=True)
+class _Reduced:
+    """The reduced micrograph: inverted, flat, in units of its noise; what is contaminated; by how much it was reduced."""
 
-    None in place of a constant image.
-    """
+    image: Array
+    blocked: Mask
+    scale_y: float
+    scale_x: float
+
+
+def _reduced(micrograph: Array, diameter_px: float) -> _Reduced | None:
+    """Return the reduced micrograph; None for a constant one."""
     xp = namespace(micrograph)
-    image = xp.astype(micrograph, xp.float32)
-    finite = xp.isfinite(image)
-    good = float(xp.sum(xp.astype(finite, xp.float64)))
-    if good == 0.0:
-        return None, (1.0, 1.0)
-    zero = xp.zeros_like(image)
-    mean = float(xp.sum(xp.where(finite, image, zero), dtype=xp.float64)) / good
-    image = xp.where(finite, image - mean, zero)
-    if float(xp.max(xp.abs(image))) <= 1e-5 * abs(mean):
-        return None, (1.0, 1.0)
+    image = _about_zero(xp.astype(micrograph, xp.float32))
+    if image is None:
+        return None
     factor = max(1.0, diameter_px / _DIAMETER_PX)
     height, width = image.shape
     shape = (min(height, friendly_size(round(height / factor))), min(width, friendly_size(round(width / factor))))
-    small = fourier_crop(image, shape)
-    scale = (height / shape[0], width / shape[1])
-    sigma = diameter_px / math.sqrt(scale[0] * scale[1])
-    matcher = RadialMatcher(small, math.ceil(3.0 * sigma))
-    full = (matcher.padded.shape[0], matcher.padded.shape[1])
-    passed = irfft2(matcher.transform * gaussian_high_pass(full, sigma, xp), full)
-    small = passed[matcher.margin : matcher.margin + shape[0], matcher.margin : matcher.margin + shape[1]]
-    spread = 1.4826 * float(np.median(np.abs(to_host(small))))
+    scale_y, scale_x = height / shape[0], width / shape[1]
+    sigma = diameter_px / math.sqrt(scale_y * scale_x)
+    flat = flattened(-to_host(fourier_crop(image, shape)))
+    blocked = contamination(flat, sigma)
+    limit = np.float32(_CLIP_DEVIATIONS * background_level(flat)[1])  # before the high pass spreads what is too strong
+    flat = np.where(blocked, np.float32(0.0), np.clip(flat, -limit, limit))
+    matcher = RadialMatcher(to_device(flat, xp), math.ceil(3.0 * sigma))
+    small = matcher.filtered(gaussian_high_pass((matcher.padded.shape[0], matcher.padded.shape[1]), sigma, xp))
+    host = to_host(small)[~blocked]
+    spread = 1.4826 * float(np.median(np.abs(host))) if host.size else 0.0
     if spread <= 0.0:
-        return None, scale
-    return xp.clip(small / -spread, -_CLIP_DEVIATIONS, _CLIP_DEVIATIONS), scale
+        return None
+    small = xp.clip(small / spread, -_CLIP_DEVIATIONS, _CLIP_DEVIATIONS)
+    return _Reduced(xp.where(to_device(blocked, xp), xp.zeros_like(small), small), blocked, scale_y, scale_x)
+
+
+def _about_zero(image: Array) -> Array | None:
+    """Return the image less its mean, pixels that are not finite put to 0; None when it is constant."""
+    xp = namespace(image)
+    finite, zero = xp.isfinite(image), xp.zeros_like(image)
+    count = max(1.0, float(xp.sum(xp.astype(finite, xp.float64))))
+    mean = float(xp.sum(xp.where(finite, image, zero), dtype=xp.float64)) / count
+    image = xp.where(finite, image - mean, zero)
+    return image if float(xp.max(xp.abs(image))) > 1e-5 * abs(mean) else None
 
 
 def _background_level(values: HostFloats) -> tuple[float, float]:
@@ -310,21 +328,17 @@ def _tail_count(null: npt.NDArray[Any], z: npt.NDArray[Any]) -> npt.NDArray[np.f
     return np.where(z > start, tail * np.exp(-np.maximum(z - start, 0.0) / decay), counted)
 
 
-def _records(
-    search: _Search, points: Points, size_map: HostFloats, geometry: tuple[tuple[float, float], float]
-) -> tuple[Pick, ...]:
+def _records(search: _Search, points: Points, diameters_angstrom: HostFloats) -> tuple[Pick, ...]:
     """Make the records, in px of the full micrograph."""
-    (scale_y, scale_x), pixel_size_angstrom = geometry
     low, high = search.parameters.diameter_min_angstrom, search.parameters.diameter_max_angstrom
-    angstrom_per_px = pixel_size_angstrom * math.sqrt(scale_y * scale_x)
     places, power = subpixel(search.score, points), search.power(points)
     return tuple(
         Pick(
-            x_px=float(place[1] * scale_x),
-            y_px=float(place[0] * scale_y),
+            x_px=float(place[1] * search.reduced.scale_x),
+            y_px=float(place[0] * search.reduced.scale_y),
             score=float(search.score[y, x]),
             power=float(z),
-            diameter_angstrom=float(np.clip(size_map[y, x] * angstrom_per_px, low, high)),
+            diameter_angstrom=float(np.clip(diameters_angstrom[y, x], low, high)),
         )
         for (y, x), place, z in zip(points, places, power, strict=True)
     )
