@@ -45,6 +45,7 @@ def demo(
     layout = slot_layout(None)
     deployment = Deployment(
         data_dir=folder / "data",
+        port=_preferred_port(50051, 0),
         web_port=port if port is not None else _preferred_port(8080, free_port("127.0.0.1")),
         cpu_slots=layout.cpu_slots,
         slots_per_gpu=layout.slots_per_gpu,
@@ -130,7 +131,9 @@ def _live(
     _await_camera(folder / "microscope", microscope, log)
     with Client(deployment.scheduler_address) as client:
         session = _create(client, folder, ComputeResources(preprocessing_workers=workers))
-        print(f"\n  The session is live at  {deployment.web_address}\n", flush=True)
+        print(
+            f"\n  The session is live at  {deployment.web_address}   (scheduler {deployment.scheduler_address})\n", flush=True
+        )
 
         def is_finished(session: Session) -> bool:
             _require_success(microscope, log)
