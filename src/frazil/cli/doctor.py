@@ -141,14 +141,16 @@ def _ports() -> Iterator[Finding]:
 
 
 def _disk(data_dir: Path) -> Iterator[Finding]:
+    from frazil.cli.services import file_system_of, is_network
+
     folder = next(one for one in (data_dir.resolve(), *data_dir.resolve().parents) if one.exists())
     free_gib = shutil.disk_usage(folder).free / 2**30
     state = "fail" if free_gib < 1 else "warn" if free_gib < 20 else "ok"
     yield Finding(
         "disk", state, f"{free_gib:,.1f} GiB free at {folder}", "" if state == "ok" else "make room or use another disk"
     )
-    kind = _file_system(folder)
-    remote = kind.startswith(("nfs", "cifs", "smb", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph"))
+    kind = file_system_of(folder)
+    remote = is_network(kind)
     advice = (
         "keep the ledger on a local disk: --data-dir elsewhere, or `ledger` in [scheduler] of frazil.toml" if remote else ""
     )
@@ -157,13 +159,6 @@ def _disk(data_dir: Path) -> Iterator[Finding]:
     yield Finding(
         "data folder", "ok" if writable else "fail", str(folder), "" if writable else "not writable: use another --data-dir"
     )
-
-
-def _file_system(folder: Path) -> str:
-    """Return the type of the file system that holds a folder, as the kernel names it."""
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    holding = [(fields[1], fields[2]) for fields in mounts if folder.is_relative_to(fields[1])]
-    return max(holding, key=lambda one: len(one[0]), default=("", "unknown"))[1]
 
 
 def _locks() -> Iterator[Finding]:

@@ -33,7 +33,7 @@ def run(
     """Process a folder of movies: micrographs, CTF, particles and 2D classes as STAR, .cs and MRC files."""
     from frazil.cli import checks
     from frazil.cli.parameters import session_parameters
-    from frazil.cli.services import Deployment, node_id_for, slot_layout
+    from frazil.cli.services import Deployment, ledger_for, node_id_for, slot_layout
     from frazil.cli.supervise import stop_signals
     from frazil.cli.up import say
 
@@ -49,8 +49,11 @@ def run(
         cpu_slots=layout.cpu_slots,
         slots_per_gpu=layout.slots_per_gpu,
         node_id=node_id_for(state),
+        ledger=ledger_for(state),
     )
     output.mkdir(parents=True, exist_ok=True)
+    if deployment.ledger is not None:
+        say(f"{output} is on a network disk; what is done is noted in {deployment.ledger}, which a rerun needs.")
     with stop_signals(), deployment.supervisor(say):
         from frazil.api.session.v1.session_pb2 import ComputeResources
         from frazil.client import Client

@@ -45,6 +45,7 @@ class Deployment:
     slots_per_gpu: int | None = None  # None: one
     node_id: str = ""  # empty: the host's name; two agents on one host need two
     config: Path | None = None
+    ledger: Path | None = None  # None: in data_dir
 
     def supervisor(self, say: Callable[[str], None]) -> Supervisor:
         """Return the supervisor of these services; nothing is started yet."""
@@ -89,7 +90,9 @@ class Deployment:
 
     def _scheduler_command(self) -> list[str]:
         address = f"{self.host}:{self.port}"
-        return [find_program("frazil-scheduler"), "--data-dir", str(self.data_dir), "--address", address, *self._config()]
+        ledger = [] if self.ledger is None else ["--ledger", str(self.ledger)]
+        data = ["--data-dir", str(self.data_dir), *ledger]
+        return [find_program("frazil-scheduler"), *data, "--address", address, *self._config()]
 
     def _client_command(self, program: str) -> list[str]:
         return [find_program(program), "--scheduler", self.scheduler_address, *self._config()]
@@ -159,6 +162,37 @@ def node_id_for(data_dir: Path) -> str:
     """Return a name for the agent of one data folder, so that several may run on a host; the same at every start."""
     digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()
     return f"{platform.node()}-{digest[:8]}"
+
+
+def ledger_for(data_dir: Path, *, home: Path | None = None) -> Path | None:
+    """Return where the ledger lies when a data folder is on a network disk, where SQLite loses data; None: in the folder.
+
+    The place is local and belongs to this folder alone, so that a rerun on this machine finds it. Raises FrazilError
+    NO_LOCAL_DISK when there is none.
+    """
+    kind = file_system_of(data_dir)
+    if not is_network(kind):
+        return None
+    digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
+    for place in ((home or Path.home()) / ".local" / "state" / "frazil", Path(f"/var/tmp/frazil-{os.getuid()}")):  # noqa: S108
+        if not is_network(file_system_of(place)):
+            folder = place / digest
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return folder / "ledger.sqlite"
+    raise FrazilError("NO_LOCAL_DISK", f"{data_dir} is on {kind} and no local disk was found: choose another folder.")
+
+
+def file_system_of(folder: Path) -> str:
+    """Return the type of the file system that holds (or would hold) a folder, as the kernel names it."""
+    path = folder.resolve()
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    holding = [(fields[1], fields[2]) for fields in mounts if path.is_relative_to(fields[1])]
+    return max(holding, key=lambda one: len(one[0]), default=("", "unknown"))[1]
+
+
+def is_network(kind: str) -> bool:
+    """Say whether a type of file system is that of a network disk."""
+    return kind.startswith(("nfs", "cifs", "smb", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph", "afs", "gfs2"))
 
 
 def find_program(name: str) -> str:

@@ -116,8 +116,12 @@ def export_session(
 ) -> Exported:
     """Write or bring up to date the tree of a session below `output`; `progress(done, all)` counts exposures.
 
-    Raises FrazilError RESULT_MISSING when a file of the session is not there, DiskFullError when there is no room.
+    Raises FrazilError OUTPUT_IN_MOVIE_FOLDER, RESULT_MISSING when a file of the session is not there, DiskFullError when there
+    is no room.
     """
+    movies = snapshot.session.parameters.movie_folder
+    if movies and output.resolve().is_relative_to(Path(movies).resolve()):
+        raise FrazilError("OUTPUT_IN_MOVIE_FOLDER", f"{output} lies in the movie folder {movies}, which is never written to.")
     tree = _Tree(Path(snapshot.session.folder), output)
     names = flat_names(exposure.file.relative_path for exposure in snapshot.exposures)
     rows, optics = _rows(names, snapshot.exposures)

@@ -9,7 +9,7 @@ import pytest
 
 from frazil.agent.inventory import Gpu, Nvml
 from frazil.cli.demo import prepare_folder
-from frazil.cli.services import Deployment, find_program, free_port, node_id_for, require_free_port, slot_layout
+from frazil.cli.services import Deployment, find_program, free_port, ledger_for, node_id_for, require_free_port, slot_layout
 from frazil.cli.simulate import bad_movies
 from frazil.model.errors import FrazilError
 
@@ -68,6 +68,19 @@ def test_a_program_that_is_missing_is_named() -> None:
 def test_two_data_folders_have_two_agents(tmp_path: Path) -> None:
     assert node_id_for(tmp_path / "a") != node_id_for(tmp_path / "b")
     assert node_id_for(tmp_path / "a") == node_id_for(tmp_path / "b" / ".." / "a")
+
+
+def test_a_ledger_keeps_off_network_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ledger_for(tmp_path) is None
+    kinds = {"share": "nfs4", "home": "ext4"}
+    monkeypatch.setattr("frazil.cli.services.file_system_of", lambda path: kinds[path.relative_to(tmp_path).parts[0]])
+    ledger = ledger_for(tmp_path / "share" / "a", home=tmp_path / "home")
+    assert ledger is not None
+    assert ledger.is_relative_to(tmp_path / "home")
+    assert ledger.parent.is_dir()
+    assert ledger == ledger_for(tmp_path / "share" / "a", home=tmp_path / "home")
+    assert ledger != ledger_for(tmp_path / "share" / "b", home=tmp_path / "home")
+    assert commands(Deployment(data_dir=tmp_path, ledger=ledger))["scheduler"][3:5] == ["--ledger", str(ledger)]
 
 
 @pytest.mark.parametrize(

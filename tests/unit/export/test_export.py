@@ -187,6 +187,14 @@ def test_a_result_outside_the_session_is_refused(fake: Any, tmp_path: Path) -> N
     assert raised.value.reason == "RESULT_OUTSIDE"
 
 
+def test_the_movie_folder_is_never_written_to(fake: Any, tmp_path: Path) -> None:
+    fake.snapshot.session.parameters.movie_folder = str(tmp_path / "movies")
+    with pytest.raises(FrazilError) as raised:
+        export_session(fake.snapshot, tmp_path / "movies" / "results")
+    assert raised.value.reason == "OUTPUT_IN_MOVIE_FOLDER"
+    assert not (tmp_path / "movies").exists()
+
+
 def test_images_are_links_where_possible_and_copies_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source.mrc"
     source.write_bytes(b"pixels")
