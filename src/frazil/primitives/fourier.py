@@ -20,13 +20,6 @@ def rfft2(image: Array) -> Array:
     return fft(namespace(image)).rfftn(image, axes=_AXES, **_workers(image))
 
 
-def rfft2_low(image: Array, columns: int) -> Array:
-    """Transform real images and keep the lowest `columns` x frequencies: `rfft2(image)[..., :columns]`, but cheaper."""
-    module, workers = fft(namespace(image)), _workers(image)
-    rows = module.rfft(image, axis=-1, **workers)[..., :columns]
-    return module.fft(rows, axis=-2, **workers)
-
-
 def irfft2(transform: Array, shape: tuple[int, int]) -> Array:
     """Transform half transforms back to real images `(..., y, x)` of the given `(y, x)` shape."""
     return fft(namespace(transform)).irfftn(transform, s=shape, axes=_AXES, **_workers(transform))

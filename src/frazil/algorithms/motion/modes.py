@@ -11,8 +11,9 @@ import numpy as np
 
 from frazil.algorithms.motion.frames import CorrectedFrames, Survey
 from frazil.array import Array, namespace, to_host
+from frazil.kernels.gain import windowed_difference
 from frazil.primitives.filters import edge_taper
-from frazil.primitives.fourier import frequencies, friendly_size, rfft2_low
+from frazil.primitives.fourier import frequencies, friendly_size, rfft2
 
 _CHUNK = 8192
 _SHELLS_MIN, _EVIDENCE_PER_SHELL = 6, 1_000_000  # modes times pairs of frames that make a shell's covariance sound
@@ -26,8 +27,7 @@ class ModeLayout:
     Attributes
     ----------
     origin, shape: `(y, x)` px, the window in a frame of shift 0; its shape is friendly to the FFT.
-    columns: how many of the lowest x frequencies hold all that is kept.
-    positions: (mode,) flat positions in these columns of the half transform; a half plane without mates, sorted by shell.
+    positions: (mode,) flat positions in the half transform; a half plane without mates, sorted by shell.
     ky, kx: (mode,) float32, cycles per px of the movie.
     chunks: (shell, start, stop) pieces of the modes, each within a shell, low frequencies first.
     shell_counts: (shell,) host, modes per shell. shell_frequencies: (shell,) host, mean |k| in cycles per px.
@@ -35,7 +35,6 @@ class ModeLayout:
 
     origin: tuple[int, int]
     shape: tuple[int, int]
-    columns: int
     positions: Array
     ky: Array
     kx: Array
@@ -81,9 +80,8 @@ def mode_layout(
     xp = namespace(frames.gain)
     origin, (height, width) = _common_area(frames.shape, offsets)
     low_k, high_k = pixel_size_angstrom / band_angstrom[0], min(pixel_size_angstrom / band_angstrom[1], _NYQUIST_MARGIN)
-    columns = min(int(high_k * width) + 1, width // 2 + 1)
     ky, kx = (to_host(k) for k in frequencies((height, width), xp))
-    kx = kx[:, :columns]
+    columns = kx.shape[1]
     radius = np.hypot(ky, kx)
     positions = np.flatnonzero((radius >= low_k) & (radius < high_k) & ~((kx == 0) & (ky < 0)))
     radius = radius.ravel()[positions]
@@ -95,7 +93,6 @@ def mode_layout(
     return ModeLayout(
         origin=origin,
         shape=(height, width),
-        columns=columns,
         positions=xp.asarray(positions),
         ky=xp.asarray(ky[positions // columns, 0]),
         kx=xp.asarray(kx[0, positions % columns]),
@@ -121,7 +118,6 @@ def gather_modes(seen: Survey, offsets: np.ndarray[Any, Any], layout: ModeLayout
     xp = namespace(background)
     (height, width), (y0, x0) = layout.shape, layout.origin
     taper_y, taper_x = edge_taper(layout.shape, min(layout.shape) // 40, xp)
-    window = taper_y * taper_x
     real = xp.zeros((len(offsets), layout.positions.shape[0]), dtype=xp.float32)
     imaginary = xp.zeros_like(real)
     for g, (dy, dx) in enumerate(offsets):
@@ -132,9 +128,8 @@ def gather_modes(seen: Survey, offsets: np.ndarray[Any, Any], layout: ModeLayout
         image = seen.frames.frame(first)[area]
         for t in others:
             image += seen.frames.frame(t)[area]
-        image -= background[area] * float(seen.shares[g])
-        image *= window
-        kept = xp.take(xp.reshape(rfft2_low(image, layout.columns), (-1,)), layout.positions)
+        image = windowed_difference(image, background[area], float(seen.shares[g]), (taper_y, taper_x))
+        kept = xp.take(xp.reshape(rfft2(image), (-1,)), layout.positions)
         real[g, :], imaginary[g, :] = xp.real(kept), xp.imag(kept)
     return Modes(layout, real, imaginary, offsets)
 

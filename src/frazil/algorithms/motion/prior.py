@@ -17,7 +17,7 @@ _GAUGE_ANGSTROM = 100.0  # where frame 0 lies is unknown
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """Sizes that differ between movies, chosen by their evidence.
+    """Sizes that differ between movies; the data tell how likely each is.
 
     `travel_angstrom`: standard deviation of the whole beam-induced path; `jitter_angstrom`: of the random step per
     root e/Å²; `drift_angstrom`: of a steady drift, per e/Å².
@@ -31,7 +31,7 @@ class Hyperparameters:
 CANDIDATES = tuple(
     Hyperparameters(travel, jitter, drift)
     for travel in (1.5, 6.0, 24.0)
-    for jitter in (0.12, 0.5, 2.0)
+    for jitter in (0.1, 0.25, 0.6, 2.0)
     for drift in (0.02, 0.3, 3.0)
 )
 

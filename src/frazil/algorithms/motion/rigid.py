@@ -1,8 +1,8 @@
 """Whole-frame motion by maximum a posteriori: the shifts under which all frames together are most probable.
 
 The coarse trajectory comes from cross-correlation (`coarse`). It is refined by Gauss-Newton steps on the exact
-complex-Gaussian likelihood of all pairs of frames (`weights`), with a prior on trajectories (`prior`) whose sizes are
-chosen by their evidence. The posterior's width is the predicted error.
+complex-Gaussian likelihood of all pairs of frames (`weights`), with priors on trajectories (`prior`) of many sizes, each
+counting by its evidence. The posterior's width is the predicted error.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from frazil.algorithms.motion.coarse import coarse_shifts
 from frazil.algorithms.motion.frames import Survey, background_of
 from frazil.algorithms.motion.modes import Modes, covariances, gather_modes, gradient, mode_layout
-from frazil.algorithms.motion.prior import CANDIDATES, Hyperparameters, trajectory_covariance
-from frazil.algorithms.motion.weights import Exposure, ShellWeights, shell_weights
+from frazil.algorithms.motion.prior import CANDIDATES, trajectory_covariance
+from frazil.algorithms.motion.weights import Exposure, ShellWeights, blurred, shell_weights
 from frazil.array import namespace
 from frazil.model.optics import Optics
 
@@ -26,7 +26,7 @@ Matrix = np.ndarray[Any, Any]
 _STAGES_ANGSTROM = (25.0, 12.0, 0.0)  # finest detail used, coarse to fine
 _WEIGHTS_STAND_PX, _STAGE_SETTLED_PX = 0.05, 0.1
 _JUMP_MIN_ANGSTROM, _JUMP_MEDIANS = 4.0, 6.0
-_START = Hyperparameters(6.0, 0.5, 0.3)
+_COARSE_ERROR_ANGSTROM = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +52,12 @@ class RigidFit:
     ----------
     shifts: (frame group, 2) float64, to apply, (y, x) in px of the movie, relative to the first group.
     sigma_px: predicted RMS distance from the truth, one constant removed; infinite when no frame resembles another.
-    last_step_px: RMS of the last step. hyperparameters: chosen by evidence.
+    last_step_px: RMS of the last step.
     """
 
     shifts: Matrix
     sigma_px: float
     last_step_px: float
-    hyperparameters: Hyperparameters
 
 
 @dataclass(slots=True)
@@ -86,9 +85,9 @@ def fit_rigid(seen: Survey, optics: Optics, parameters: RigidParameters | None =
     pixel_size = optics.pixel_size_angstrom
     shifts, found = coarse_shifts(seen, pixel_size, parameters.max_shift_angstrom)
     if len(shifts) < 2:
-        return RigidFit(shifts, 0.0, 0.0, _START)
+        return RigidFit(shifts, 0.0, 0.0)
     if not found.any():
-        return RigidFit(np.zeros_like(shifts), math.inf, 0.0, _START)
+        return RigidFit(np.zeros_like(shifts), math.inf, 0.0)
     xp = namespace(seen.total)
     offsets = np.round(shifts).astype(int)
     layout = mode_layout(seen.frames, offsets, pixel_size, parameters.band_angstrom, parameters.shell_count)
@@ -101,22 +100,22 @@ def refine(modes: Modes, shifts: Matrix, exposure: Exposure, parameters: RigidPa
     """Improve a trajectory by Gauss-Newton steps with more and more detail; weights follow the trajectory until it settles."""
     pixel_size = exposure.pixel_size_angstrom
     since_start = exposure.middle - exposure.middle[0] + (exposure.middle[1] - exposure.middle[0]) / 2
-    chosen, step = _START, 0.0
-    posterior = np.zeros((len(shifts), len(shifts)))
+    step = 0.0
+    posterior = np.eye(len(shifts)) * (_COARSE_ERROR_ANGSTROM / pixel_size) ** 2
     for finest in _STAGES_ANGSTROM:
         highest_k = pixel_size / finest if finest else 1.0
-        weights, jumps = None, _jumps(shifts * pixel_size)
+        weights, priors = None, _priors(since_start, _jumps(shifts * pixel_size), pixel_size)
         for _ in range(parameters.iterations):
             if weights is None or step > _WEIGHTS_STAND_PX:
-                weights = shell_weights(covariances(modes, shifts, highest_k), modes.layout.shell_frequencies, exposure)
+                measured = blurred(covariances(modes, shifts, highest_k), modes.layout.shell_frequencies, posterior)
+                weights = shell_weights(measured, modes.layout.shell_frequencies, exposure)
             expansion = _expand(modes, shifts, weights, highest_k)
-            chosen, prior = _most_evident(expansion, since_start, jumps, pixel_size)
-            moved, posterior = _posterior(expansion, prior)
+            moved, posterior = _posterior(expansion, priors)
             moved += shifts.mean(axis=0)
             step, shifts = _rms(moved - shifts), moved
             if step < (_STAGE_SETTLED_PX if finest else parameters.settled_px):
                 break
-    return RigidFit(shifts - shifts[0], _sigma(posterior), step, chosen)
+    return RigidFit(shifts - shifts[0], _sigma(posterior), step)
 
 
 def _expand(modes: Modes, shifts: Matrix, weights: ShellWeights, highest_k: float) -> _Expansion:
@@ -128,29 +127,35 @@ def _expand(modes: Modes, shifts: Matrix, weights: ShellWeights, highest_k: floa
     return _Expansion(shifts - shifts.mean(axis=0), no_constant @ slope, no_constant @ information @ no_constant)
 
 
-def _posterior(expansion: _Expansion, prior: Matrix) -> tuple[Matrix, Matrix]:
-    """Return the most probable trajectory (frame, 2) and the covariance of an axis, from a quadratic expansion.
+def _posterior(expansion: _Expansion, priors: list[Matrix]) -> tuple[Matrix, Matrix]:
+    """Return the mean trajectory (frame, 2) and the covariance of an axis under a quadratic expansion.
 
-    With K the prior and I the information: (I + K^-1)^-1 = K (1 + I K)^-1, which needs no inverse of K.
+    The mean over all priors, each with its evidence (Laplace; no pass over the data): where the data cannot tell the sizes of
+    motion, neither a stiff nor a loose trajectory is chosen for good. With K a prior and I the information, the posterior
+    covariance (I + K^-1)^-1 = K (1 + I K)^-1 needs no inverse of K.
     """
-    identity = np.eye(len(prior))
-    posterior = prior @ np.linalg.inv(identity + expansion.information @ prior)
-    moved = posterior @ (expansion.information @ expansion.at + expansion.gradient)
-    return moved - moved.mean(axis=0), (posterior + posterior.T) / 2
-
-
-def _most_evident(expansion: _Expansion, exposure: Matrix, jumps: Matrix, pixel_size: float) -> tuple[Hyperparameters, Matrix]:
-    """Return the sizes under which the data are most probable, and the prior (Laplace; no pass over the data)."""
     target = expansion.information @ expansion.at + expansion.gradient
-    best, best_prior, best_evidence = _START, np.eye(len(exposure)), -np.inf
-    for candidate in CANDIDATES:
-        for extra in (None, jumps) if jumps.any() else (None,):
-            prior = trajectory_covariance(exposure, candidate, extra) / pixel_size**2
-            matrix = np.eye(len(prior)) + expansion.information @ prior
-            evidence = 0.5 * np.sum(target * (prior @ np.linalg.solve(matrix, target))) - np.linalg.slogdet(matrix)[1]
-            if evidence > best_evidence:
-                best, best_prior, best_evidence = candidate, prior, evidence
-    return best, best_prior
+    identity = np.eye(len(target))
+    means, spreads, evidences = [], [], []
+    for prior in priors:
+        matrix = identity + expansion.information @ prior
+        spread = prior @ np.linalg.inv(matrix)
+        mean = spread @ target
+        evidences.append(0.5 * float(np.sum(target * mean)) - float(np.linalg.slogdet(matrix)[1]))
+        means.append(mean - mean.mean(axis=0))
+        spreads.append((spread + spread.T) / 2)
+    share = np.exp(np.array(evidences) - max(evidences))
+    share /= share.sum()
+    mean = np.einsum("i,ita->ta", share, np.array(means))
+    apart = np.array(means) - mean
+    between = np.einsum("i,ita,iua->tu", share, apart, apart) / 2
+    return mean, np.einsum("i,itu->tu", share, np.array(spreads)) + between
+
+
+def _priors(exposure: Matrix, jumps: Matrix, pixel_size: float) -> list[Matrix]:
+    """Return the priors of all sizes of motion, px², with and without the jumps that were seen."""
+    extras = (None, jumps) if jumps.any() else (None,)
+    return [trajectory_covariance(exposure, c, extra) / pixel_size**2 for c in CANDIDATES for extra in extras]
 
 
 def _jumps(path_angstrom: Matrix) -> Matrix:

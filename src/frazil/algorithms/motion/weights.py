@@ -45,6 +45,26 @@ class ShellWeights:
     information: np.ndarray[Any, Any]
 
 
+def blurred(
+    covariances: np.ndarray[Any, Any], frequencies: np.ndarray[Any, Any], posterior: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Return what the covariances are on average over the trajectories that the data allow.
+
+    At the best trajectory noise agrees too well, the more so the finer the detail, and weights made from it would feed on
+    themselves. The mean over the posterior, each pair times exp(-(2 pi k)^2 Var(s_t - s_u) / 2), is the expectation step of
+    expectation maximisation for the weights, with the trajectory as the unknown.
+
+    Parameters
+    ----------
+    covariances: (shell, frame, frame) at the most probable trajectory.
+    frequencies: (shell,) |k| in cycles per px.
+    posterior: (frame, frame) covariance of one axis of the trajectory, px².
+    """
+    variances = np.diag(posterior)
+    spread = variances[:, None] + variances[None] - 2 * posterior
+    return np.asarray(covariances * np.exp(-0.5 * (2 * np.pi * frequencies[:, None, None]) ** 2 * spread))
+
+
 def shell_weights(covariances: np.ndarray[Any, Any], frequencies: np.ndarray[Any, Any], exposure: Exposure) -> ShellWeights:
     """Fit each shell's covariance over frames and return what the likelihood needs.
 
