@@ -10,21 +10,21 @@ COPY src ./src
 COPY services ./services
 
 FROM build AS build-scheduler
-RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --system-certs --python /opt/venv/bin/python -c constraints.txt . ./services/scheduler
+RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --no-sources --system-certs --python /opt/venv/bin/python -c constraints.txt . ./services/scheduler
 
 FROM build AS build-ingest
-RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --system-certs --python /opt/venv/bin/python -c constraints.txt . ./services/ingest
+RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --no-sources --system-certs --python /opt/venv/bin/python -c constraints.txt . ./services/ingest
 
 FROM build AS build-web
-RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --system-certs --python /opt/venv/bin/python -c constraints.txt . ./services/web
+RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --no-sources --system-certs --python /opt/venv/bin/python -c constraints.txt . ./services/web
 
 FROM build AS build-preprocess
 ARG EXTRAS=
-RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --system-certs --python /opt/venv/bin/python -c constraints.txt ".[compute,agent${EXTRAS}]" ./services/preprocess
+RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --no-sources --system-certs --python /opt/venv/bin/python -c constraints.txt ".[compute,agent${EXTRAS}]" ./services/preprocess
 
 FROM build AS build-reconstruct
 ARG EXTRAS=
-RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --system-certs --python /opt/venv/bin/python -c constraints.txt ".[compute,agent${EXTRAS}]" ./services/reconstruct
+RUN python3 -m venv /opt/venv && /opt/build/bin/uv pip install --no-sources --system-certs --python /opt/venv/bin/python -c constraints.txt ".[compute,agent${EXTRAS}]" ./services/reconstruct
 
 FROM python:3.11-slim-bookworm AS runtime
 RUN groupadd --gid 10001 frazil && useradd --uid 10001 --gid frazil --home-dir /home/frazil --create-home frazil \

@@ -71,20 +71,25 @@ def stack(
 def test_a_session_runs_through_the_containers(stack: tuple[Client, str, Path]) -> None:
     client, page, data = stack
     parameters = session_pb2.SessionParameters(
-        movie_folder="/movies", particle_diameter_angstrom=180, class_count=4, until="preprocess", gain_path=""
+        movie_folder="/movies", particle_diameter_angstrom=180, class_count=4, gain_path="/movies/gain.mrc"
     )
     session = client.create_session("containers", parameters)
-    client.start_session(session.session_id)
+    client.start(session.session_id)
     deadline = time.monotonic() + 600
     while client.get_session(session.session_id).counts.found < MOVIES:
         assert time.monotonic() < deadline, "ingest did not find the movies"
         time.sleep(1)
-    client.complete_session(session.session_id)
+    client.complete(session.session_id)
     while (now := client.get_session(session.session_id)).state != session_pb2.Session.STATE_COMPLETED:
         assert time.monotonic() < deadline, f"still {session_pb2.Session.State.Name(now.state)}: {now.counts}"
         time.sleep(1)
     assert (now.counts.done, now.counts.quarantined) == (MOVIES, 0)
     exposures = list(client.exposures(session.session_id))
     assert all((data / "containers" / e.result.folder / e.result.micrograph).stat().st_size > 512 * 512 * 4 for e in exposures)
+    classes = client.class_averages(session.session_id)
+    assert classes is not None
+    assert classes.final
+    assert classes.particle_count == now.counts.particles > 0
+    assert (data / "containers" / classes.averages).exists()
     with urllib.request.urlopen(f"{page}/api/sessions", timeout=10) as reply:  # noqa: S310 our own loopback address
         assert "containers" in json.dumps(json.load(reply))
