@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage
 
 from frazil.algorithms.contamination import background_level, contamination, flattened
 from frazil.array import Array, namespace, to_device, to_host
@@ -39,14 +40,15 @@ _SMALLEST = 0.6  # of the least diameter: projections are smaller than the parti
 _SCALES = (3, 5)  # fewest and most sizes
 _SCALE_RATIO = 1.3
 _EDGE_DIAMETERS = 0.1
-_LEARN_FROM, _LEARN_AT_LEAST, _LEARN_ROUNDS = 40, 8, 2
+_LEARN_REFERENCE, _LEARN_FROM, _LEARN_AT_LEAST, _LEARN_ROUNDS = 16, 40, 8, 2
 _NULL_IMAGES = 2
 _NULL_ROUNDS = 6
 _COVER_DIAMETERS = 0.75
 _BACKGROUND_LEAST = 0.15  # share of the micrograph that must be left to measure the background on
-_COUNT_PRIOR = 0.3  # false peaks added to what is expected: a lone peak must be beyond doubt
+_FEW = 2.0  # with so few peaks only half the share of false ones is allowed: a lone peak must be beyond doubt
+_LAST_PART, _LAST_LEAST, _LAST_SHARE = 6, 3, 0.5
 _CONTAMINATION_RATIOS, _CONTAMINATION_DEVIATIONS = (3.0, 5.0), 4.0
-_FEW, _FEW_POWER_MAX = 8, 8.0  # so few picks cannot be compared with each other: their power has an absolute limit
+_DISTURBED_DIAMETERS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,8 @@ def pick(micrograph: Array, parameters: BlobParameters, *, pixel_size_angstrom: 
     diameter_px = parameters.diameter_angstrom / pixel_size_angstrom
     if min(micrograph.shape) < _SIDE_MIN_DIAMETERS * diameter_px:
         return ()
-    reduced = _reduced(micrograph, diameter_px)
+    largest_px = parameters.diameter_max_angstrom / pixel_size_angstrom
+    reduced = _reduced(micrograph, diameter_px, largest_px)
     if reduced is None:
         return ()
     d = diameter_px / math.sqrt(reduced.scale_y * reduced.scale_x)
@@ -143,8 +146,8 @@ class _Search:
         template = self._shape(0.5 * (sizes_px[0] + sizes_px[-1]), hollow=False)
         window = self._window(self.d)
         for _ in range(_LEARN_ROUNDS):
-            points = self.peaks(ranking)[: 2 * _LEARN_FROM]
-            points = points[self._sane(points)][:_LEARN_FROM]
+            points = self.peaks(ranking)
+            points = self._undisturbed(points, points[:_LEARN_REFERENCE])[:_LEARN_FROM]
             if len(points) < _LEARN_AT_LEAST:
                 break
             template = self._profile(points, window)
@@ -164,11 +167,10 @@ class _Search:
             if spread <= 0.0:
                 break
             expected = self._expected_false((values - centre) / spread, template, mask, rng)
-            share = (expected + _COUNT_PRIOR) / np.arange(1, len(values) + 1)
-            passing = np.flatnonzero(share <= self.parameters.false_share)
-            if passing.size == 0 or passing[-1] + 1 <= count:
+            found = _count_accepted(expected, self.parameters.false_share)
+            if found <= count:
                 break
-            count = int(passing[-1]) + 1
+            count = found
             covered = self.reduced.blocked | discs(self.matcher.shape, points[:count], _COVER_DIAMETERS * self.d)
             if float(np.mean(~covered)) < _BACKGROUND_LEAST:
                 break
@@ -181,9 +183,7 @@ class _Search:
         for size in sizes_px:
             window = self._window(0.75 * size)
             for hollow in (False, True):
-                score = to_host(self.matcher.ncc(self._shape(size, hollow=hollow), window))
-                centre = float(np.median(score))
-                score = (score - centre) / max(1.4826 * float(np.median(np.abs(score - centre))), 1e-6)
+                score = _evidence(to_host(self.matcher.ncc(self._shape(size, hollow=hollow), window)), float(window.sum()))
                 size_map[score > best] = size
                 best = np.maximum(best, score)
         return best, size_map
@@ -235,11 +235,10 @@ class _Search:
     def _within_limits(self, points: Points) -> Points:
         if len(points) == 0:
             return points
-        few = len(points) < _FEW
-        points = points[self._sane(points)]
+        points = self._undisturbed(points, points)
         z = self.power(points)
         score = self.score[points[:, 0], points[:, 1]]
-        keep = z <= (_FEW_POWER_MAX if few else np.inf)
+        keep = np.ones(len(points), dtype=np.bool_)
         p = self.parameters
         for values, low, high in ((z, p.power_min, p.power_max), (score, p.score_min, None)):
             keep &= (values >= low) if low is not None else True
@@ -252,16 +251,46 @@ class _Search:
         spread = 1.4826 * float(np.median(np.abs(self.log_power - middle)))
         return np.asarray((self.log_power[points[:, 0], points[:, 1]] - middle) / max(spread, 1e-6))
 
-    def _sane(self, points: Points) -> npt.NDArray[np.bool_]:
-        """Say which points have about as much power as most."""
-        values = self.log_power[points[:, 0], points[:, 1]]
-        if values.size == 0:
-            return np.zeros(0, dtype=np.bool_)
-        middle = np.median(values)
-        spread = 1.4826 * np.median(np.abs(values - middle))
+    def _undisturbed(self, points: Points, reference: Points) -> Points:
+        """Return the points that are not near anything of far more power than the reference points have."""
+        values = self.log_power[reference[:, 0], reference[:, 1]]
+        middle = float(np.median(values))
         low, high = (math.log(ratio) for ratio in _CONTAMINATION_RATIOS)
+        spread = 1.4826 * float(np.median(np.abs(values - middle)))
         limit = middle + min(max(low, _CONTAMINATION_DEVIATIONS * spread), high)
-        return np.asarray(values < limit)
+        strong = self.log_power > limit
+        if not strong.any():
+            return points
+        distance = scipy.ndimage.distance_transform_edt(~strong)
+        return points[distance[points[:, 0], points[:, 1]] > _DISTURBED_DIAMETERS * self.d]
+
+
+def _count_accepted(expected: npt.NDArray[np.float64], false_share: float) -> int:
+    """Return how many peaks to accept.
+
+    The share of false ones may exceed neither `false_share` among all of them nor one half among the last sixth, which
+    stops at the gap where particles end and noise begins.
+
+    Parameters
+    ----------
+    expected: for each peak, highest first, how many false peaks at least as high are expected.
+    false_share: highest share.
+    """
+    rank = np.arange(1, expected.size + 1)
+    before = np.maximum(rank - np.maximum(_LAST_LEAST, rank // _LAST_PART), 0)
+    until_then = np.where(before > 0, expected[np.maximum(before - 1, 0)], 0.0)
+    last = (expected - until_then) / (rank - before)
+    careful = false_share * rank / (rank + _FEW)
+    passing = np.flatnonzero((expected / rank <= careful) & (last <= _LAST_SHARE))
+    return int(passing[-1]) + 1 if passing.size else 0
+
+
+def _evidence(ncc: HostFloats, pixels: float) -> HostFloats:
+    """Return the signed root of twice the log-likelihood ratio of a template against white noise of unknown strength.
+
+    For small correlations it is their z-score, `ncc sqrt(pixels)`; near 1 it grows beyond all bounds.
+    """
+    return np.asarray(np.sign(ncc) * np.sqrt(-pixels * np.log1p(-np.minimum(ncc * ncc, 0.999))), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +303,7 @@ class _Reduced:
     scale_x: float
 
 
-def _reduced(micrograph: Array, diameter_px: float) -> _Reduced | None:
+def _reduced(micrograph: Array, diameter_px: float, largest_px: float) -> _Reduced | None:
     """Return the reduced micrograph; None for a constant one."""
     xp = namespace(micrograph)
     image = _about_zero(xp.astype(micrograph, xp.float32))
@@ -286,7 +315,7 @@ def _reduced(micrograph: Array, diameter_px: float) -> _Reduced | None:
     scale_y, scale_x = height / shape[0], width / shape[1]
     sigma = diameter_px / math.sqrt(scale_y * scale_x)
     flat = flattened(-to_host(fourier_crop(image, shape)))
-    blocked = contamination(flat, sigma)
+    blocked = contamination(flat, largest_px * sigma / diameter_px)
     limit = np.float32(_CLIP_DEVIATIONS * background_level(flat)[1])  # before the high pass spreads what is too strong
     flat = np.where(blocked, np.float32(0.0), np.clip(flat, -limit, limit))
     matcher = RadialMatcher(to_device(flat, xp), math.ceil(3.0 * sigma))

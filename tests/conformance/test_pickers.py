@@ -1,0 +1,94 @@
+"""Every file in the picking folder is a picker that keeps the contract; a new one is tested by being there."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from frazil.algorithms import picking
+from frazil.model.errors import ErrorKind, FrazilError, InputError
+from frazil.model.particles import Pick
+from simulated_micrograph import Scene, simulate
+
+SCENE = Scene(shape=(768, 896), pixel_size_angstrom=2.0, particle_count=40, seed=4)
+
+
+@pytest.fixture(params=picking.names())
+def picker(request: pytest.FixtureRequest) -> picking.Picker:
+    return picking.load(request.param)
+
+
+@pytest.fixture(scope="module")
+def truth() -> Any:
+    return simulate(SCENE)
+
+
+def parameters(picker: picking.Picker, diameter: float) -> Any:
+    return picker.Parameters(diameter_min_angstrom=diameter, diameter_max_angstrom=diameter)
+
+
+def test_the_blob_picker_is_there() -> None:
+    assert "blob" in picking.names()
+
+
+def test_an_unknown_picker_is_refused_with_the_known_names() -> None:
+    with pytest.raises(FrazilError) as caught:
+        picking.load("blobs")
+    assert caught.value.kind is ErrorKind.NOT_FOUND
+    assert all(name in caught.value.sentence for name in picking.names())
+
+
+def test_it_has_a_title_and_frozen_parameters(picker: picking.Picker) -> None:
+    assert picker.TITLE
+    assert inspect.getdoc(picker.pick)
+    assert dataclasses.is_dataclass(picker.Parameters)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parameters(picker, 100.0).diameter_min_angstrom = 5.0
+
+
+def test_senseless_diameters_are_refused(picker: picking.Picker) -> None:
+    for low, high in ((0.0, 100.0), (200.0, 100.0), (float("nan"), float("nan"))):
+        with pytest.raises(InputError):
+            picker.Parameters(diameter_min_angstrom=low, diameter_max_angstrom=high)
+
+
+def test_it_finds_particles_in_px_of_the_micrograph(picker: picking.Picker, truth: Any) -> None:
+    before = truth.image.copy()
+    found = picker.pick(
+        truth.image, parameters(picker, truth.diameter_angstrom), pixel_size_angstrom=SCENE.pixel_size_angstrom, seed=1
+    )
+    np.testing.assert_array_equal(truth.image, before)
+    assert all(isinstance(p, Pick) for p in found)
+    assert [p.score for p in found] == sorted((p.score for p in found), reverse=True)
+    places = np.array([(p.x_px, p.y_px) for p in found])
+    assert (places >= 0).all()
+    assert (places <= np.array(SCENE.shape[::-1]) - 1).all()
+    near = np.hypot(*(places[:, None] - truth.centres[None]).transpose(2, 0, 1)) < 0.35 * truth.diameter_angstrom / 2.0
+    assert near.any(axis=1).mean() > 0.75
+    assert near.any(axis=0).mean() > 0.7
+
+
+def test_equal_seeds_give_equal_picks(picker: picking.Picker, truth: Any) -> None:
+    chosen = parameters(picker, truth.diameter_angstrom)
+    first, second = (picker.pick(truth.image, chosen, pixel_size_angstrom=2.0, seed=7) for _ in range(2))
+    assert first == second
+
+
+def test_it_runs_on_any_backend(picker: picking.Picker, truth: Any) -> None:
+    chosen = parameters(picker, truth.diameter_angstrom)
+    plain = picker.pick(truth.image, chosen, pixel_size_angstrom=2.0, seed=1)
+    strict = picker.pick(array_api_strict.asarray(truth.image), chosen, pixel_size_angstrom=2.0, seed=1)
+    assert abs(len(strict) - len(plain)) <= 0.1 * len(plain)
+
+
+def test_there_is_nothing_in_an_image_without_particles(picker: picking.Picker) -> None:
+    noise = np.random.default_rng(0).poisson(30.0, (700, 700)).astype(np.float32)
+    assert len(picker.pick(noise, parameters(picker, 150.0), pixel_size_angstrom=1.5, seed=0)) <= 6
+    for value in (0.0, 7.0, np.nan):
+        flat = np.full((400, 400), value, dtype=np.float32)
+        assert picker.pick(flat, parameters(picker, 100.0), pixel_size_angstrom=1.5, seed=0) == ()
