@@ -13,7 +13,7 @@ from frazil.algorithms.ctf.model import normalised, thon_lag_angstrom
 from frazil.algorithms.ctf.quality import Curves
 from frazil.algorithms.ctf.refine import Refined, refine
 from frazil.algorithms.ctf.rings import Background, Samples, hann_visibility, pixels, rings, sectors
-from frazil.algorithms.ctf.search import Start, astigmatic_starts, defocus_peaks, thon_rings
+from frazil.algorithms.ctf.search import Start, astigmatic_starts, damped_agreement, defocus_peaks, thon_rings
 from frazil.algorithms.ctf.spectrum import Spectrum, average_spectrum
 from frazil.array import Array
 from frazil.model.ctf import Ctf
@@ -164,7 +164,10 @@ def _global_fit(samples: Samples, spectrum: Spectrum, search: CtfSearch, optics:
             start = refine(inside, start, optics, spectrum.tile_angstrom, with_phase=search.phase_shift_search).at
         ends.append(start)
     ends = [end for end in ends if low - _ON_BOUND_ANGSTROM <= end.mean <= high + _ON_BOUND_ANGSTROM]
-    return max(ends or peaks, key=lambda end: end.score)
+    if not ends:
+        return peaks[0]
+    agreement = damped_agreement(averages, ends, optics, spectrum.tile_angstrom)
+    return ends[int(np.argmax(agreement))]
 
 
 def _start_of(ctf: Ctf) -> Start:

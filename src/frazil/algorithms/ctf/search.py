@@ -17,6 +17,7 @@ from frazil.model.optics import Optics
 
 _DEFOCUS_STEP = 75.0
 _ENVELOPES = (0.0, 80.0, 250.0)  # B of the power's decay that are tried, Å²
+_CHOOSING_ENVELOPES = (80.0, 250.0)
 _PEAKS = 6
 _PEAKS_APART = 400.0
 _COARSE_S_MAX = 1.0 / 7.0
@@ -124,6 +125,30 @@ def astigmatic_starts(averages: Samples, peaks: list[Start], optics: Optics, til
                 best = Start(peak.mean + float(step), float(cosine[i]), float(sine[i]), peak.phase_shift, float(scores[i]))
         starts.append(best)
     return sorted(starts, key=lambda start: -start.score)
+
+
+def damped_agreement(averages: Samples, fits: list[Start], optics: Optics, tile_angstrom: float) -> Floats:
+    """Return how well each fit agrees with the data, for choosing among fits: mean correlation under decaying envelopes.
+
+    The likelihood at the finest resolution must not choose: beyond the last visible ring it rewards a low defocus, whose few
+    broad rings can take up what the background model leaves, over the right one with its many narrow rings.
+
+    Parameters
+    ----------
+    averages: averages over sectors.
+    fits: to compare.
+    optics, tile_angstrom: of the spectrum.
+    """
+    background = Background(averages)
+    data = background.removed(averages.value)
+    data = data / max(float(np.linalg.norm(data)), 1e-30)
+    rings = np.stack(
+        [thon_rings(averages, fit, optics)[0] * hann_visibility(averages.s, fit.mean, optics, tile_angstrom) for fit in fits]
+    )
+    found: Floats = np.mean(
+        [_scores(rings * np.exp(-0.5 * b * averages.s**2), data, background) for b in _CHOOSING_ENVELOPES], axis=0
+    )
+    return found
 
 
 def _scores(templates: Floats, data: Floats, background: Background) -> Floats:
