@@ -2,7 +2,8 @@
 
 Model: smooth background + amplitude(s) x visibility(s) x (-cos 2 chi), the amplitude exp(c0 + c1 x + c2 x²), x = s / s_max.
 Astigmatism is Cartesian, `mean + cosine cos 2a + sine sin 2a`, which is smooth where U = V. Weak priors keep astigmatism and
-amplitude sane where there are no rings to see.
+amplitude sane where there are no rings to see; that of astigmatism is a Cauchy distribution in the plane, which holds back
+what noise makes of none and leaves alone what is large.
 """
 
 from __future__ import annotations
@@ -17,21 +18,19 @@ from frazil.algorithms.ctf.search import Start, thon_rings
 from frazil.model.optics import Optics
 
 PIXEL_CORRELATION = 3.78  # pixels of a Hann-windowed spectrum per independent one: (1 + 2 x 4/9 + 2 x 1/36)²
-_ASTIGMATISM_SIGMA = 250.0  # prior of half of U - V, Å
+_ASTIGMATISM_SCALE = 170.0  # of the prior of half of U - V, Å; its median is 1.7 times that
 _PHASE_SIGMA_DEGREES = 90.0
 _SHAPE_SIGMA = 3.0  # prior of c1, c2
+_FREEDOM = 14  # parameters of the model, those of the background among them
 _ITERATIONS = 25
 _SMALL_STEP_ANGSTROM = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """A refined CTF; the amplitude's coefficients, the noise's variance per pixel, the squared signal over noise of the
-    rings as a whole, and the standard deviation of the mean defocus, Å."""
+    """A refined CTF, the squared signal over noise of the rings as a whole, and the mean defocus's standard deviation, Å."""
 
     at: Start
-    amplitude: Floats
-    noise_variance: float
     significance: float
     mean_sigma: float
 
@@ -46,20 +45,29 @@ class _Problem:
         self._towards = (factor * s**2, factor * (samples.sx**2 - samples.sy**2), factor * 2.0 * samples.sx * samples.sy)
         self.data = self.background.removed(samples.value)
         self.visibility = np.ones_like(s)
-        self.sigma = np.array([np.inf, _ASTIGMATISM_SIGMA, _ASTIGMATISM_SIGMA, np.inf, np.inf, _SHAPE_SIGMA, _SHAPE_SIGMA])
+        self.sigma = np.array([np.inf, np.inf, np.inf, np.inf, np.inf, _SHAPE_SIGMA, _SHAPE_SIGMA])
         if with_phase:
             self.sigma[3] = _PHASE_SIGMA_DEGREES
+        self.centre = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
         self.free = np.array([True, True, True, with_phase, True, True, True])
 
-    def see(self, mean: float) -> None:
-        """Set the visibility of rings for a mean defocus."""
-        self.visibility = hann_visibility(self.samples.s, mean, self.optics, self.tile)
-
-    def start_amplitude(self, start: Start) -> tuple[float, Floats]:
+    def begin(self, start: Start) -> Floats:
+        """Return the parameters to start from; sets the visibility of rings and the centre of the phase shift's prior."""
+        self.visibility = hann_visibility(self.samples.s, start.mean, self.optics, self.tile)
+        self.centre[3] = start.phase_shift
         rings, _ = thon_rings(self.samples, start, self.optics)
         rings = self.background.removed(rings * self.visibility * np.exp(-(self.x**2)))
         scale = float(rings @ self.data) / max(float(rings @ rings), 1e-12)
-        return scale, np.array([np.log(max(scale, 1e-3)), 0.0, -1.0])
+        return np.array([start.mean, start.cosine, start.sine, start.phase_shift, np.log(max(scale, 1e-3)), 0.0, -1.0])
+
+    def prior(self, p: Floats) -> tuple[float, Floats]:
+        """Return minus twice the log prior of parameters, and half its derivative over the distance from the centre (7,)."""
+        precision = 1.0 / self.sigma**2
+        away = p - self.centre
+        square = _ASTIGMATISM_SCALE**2 + p[1] ** 2 + p[2] ** 2
+        cost = float(precision @ away**2) + 3.0 * float(np.log(square))
+        precision[1:3] = 3.0 / square
+        return cost, precision
 
     def evaluate(self, p: Floats) -> tuple[Floats, Floats]:
         """Return the residual (n,) and the Jacobian of the model (n, 7)."""
@@ -83,32 +91,29 @@ def refine(samples: Samples, start: Start, optics: Optics, tile_angstrom: float,
     with_phase: refine the phase shift too.
     """
     problem = _Problem(samples, optics, tile_angstrom, with_phase)
-    problem.see(start.mean)
-    _, shape = problem.start_amplitude(start)
-    p = np.array([start.mean, start.cosine, start.sine, start.phase_shift, *shape])
-    centre = np.array([0.0, 0.0, 0.0, p[3], 0.0, 0.0, -1.0])
-    freedom = max(1, samples.value.size - 14)
+    p = problem.begin(start)
     residual, jacobian = problem.evaluate(p)
-    noise = float(residual @ residual) / freedom
-    prior = np.where(np.isfinite(problem.sigma), noise * PIXEL_CORRELATION / problem.sigma**2, 0.0)
-    cost = float(residual @ residual + prior @ (p - centre) ** 2)
+    unit = PIXEL_CORRELATION * float(residual @ residual) / max(1, residual.size - _FREEDOM)  # variance of independent noise
+    prior_cost, precision = problem.prior(p)
+    cost = float(residual @ residual) + unit * prior_cost
     damping = 1e-3
     for _ in range(_ITERATIONS):
-        step = _step(jacobian, residual, prior, p - centre, problem.free, damping)
+        step = _step(jacobian, residual, unit * precision, p - problem.centre, problem.free, damping)
         trial = p + step
         new_residual, new_jacobian = problem.evaluate(trial)
-        new_cost = float(new_residual @ new_residual + prior @ (trial - centre) ** 2)
+        prior_cost, new_precision = problem.prior(trial)
+        new_cost = float(new_residual @ new_residual) + unit * prior_cost
         if new_cost > cost:
             damping *= 8.0
             if damping > 1e6:
                 break
             continue
-        p, residual, jacobian = trial, new_residual, new_jacobian
         done = np.abs(step[:3]).max() < _SMALL_STEP_ANGSTROM and cost - new_cost < 1e-6 * cost
-        cost, damping = new_cost, max(damping / 8.0, 1e-9)
+        p, residual, jacobian, precision, cost = trial, new_residual, new_jacobian, new_precision, new_cost
+        damping = max(damping / 8.0, 1e-9)
         if done:
             break
-    return _result(problem, p, residual, jacobian, prior)
+    return _result(problem, p, residual, jacobian, precision)
 
 
 def _step(jacobian: Floats, residual: Floats, prior: Floats, away: Floats, free: Floats, damping: float) -> Floats:
@@ -123,11 +128,11 @@ def _step(jacobian: Floats, residual: Floats, prior: Floats, away: Floats, free:
     return step
 
 
-def _result(problem: _Problem, p: Floats, residual: Floats, jacobian: Floats, prior: Floats) -> Refined:
-    noise = float(residual @ residual) / max(1, residual.size - 14)
+def _result(problem: _Problem, p: Floats, residual: Floats, jacobian: Floats, precision: Floats) -> Refined:
+    unit = PIXEL_CORRELATION * float(residual @ residual) / max(1, residual.size - _FREEDOM)
     explained = float(problem.data @ problem.data - residual @ residual)
     j = jacobian[problem.free]
-    covariance = np.linalg.pinv(inner(j, j) + np.diag(prior[problem.free])) * noise * PIXEL_CORRELATION
-    significance = explained / max(noise * PIXEL_CORRELATION, 1e-30)
+    covariance = np.linalg.pinv(inner(j, j) + unit * np.diag(precision[problem.free])) * unit
+    significance = explained / max(unit, 1e-30)
     at = Start(float(p[0]), float(p[1]), float(p[2]), float(p[3]), significance)
-    return Refined(at, p[4:7].copy(), noise, significance, float(np.sqrt(max(covariance[0, 0], 0.0))))
+    return Refined(at, significance, float(np.sqrt(max(covariance[0, 0], 0.0))))

@@ -1,0 +1,158 @@
+"""CTF estimation and blob picking on simulated movies that do not move: errors against the truth, F1, CPU seconds.
+
+Conditions differ in particle, pixel size, voltage, dose and frame size. Only the optics and the particle's diameter are told.
+Run with --movies for the number per condition and --only for one condition; the last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+import scipy.fft
+
+from frazil.algorithms.ctf.fit import estimate_ctf
+from frazil.algorithms.dose_weighting import dose_weights, frame_exposures
+from frazil.algorithms.extraction import advise_box, extract
+from frazil.algorithms.picking.blob import BlobParameters, pick
+from frazil.model.optics import Optics
+from frazil.primitives.fourier import frequency_radius
+from frazil.simulator.atoms import load_atoms
+from frazil.simulator.movie import session_camera, simulate_movie
+from frazil.simulator.parameters import SimulationParameters
+
+FRAMES = 5  # few frames of much dose: nothing moves, and counts are all that matters
+
+
+@dataclass(frozen=True)
+class Condition:
+    particle: str
+    pixel: float
+    voltage: float
+    dose: float
+    side: int
+    count: int
+    contrast: float = 0.5
+
+
+CONDITIONS = {
+    "cct 1.76 Å 300 kV": Condition("cct", 1.76, 300.0, 40.0, 1280, 70),
+    "cct 0.8 Å 300 kV": Condition("cct", 0.8, 300.0, 40.0, 2048, 35),
+    "cct 2.2 Å 200 kV": Condition("cct", 2.2, 200.0, 30.0, 1024, 60),
+    "cct 1.5 Å 200 kV, 20 e": Condition("cct", 1.5, 200.0, 20.0, 1536, 60),
+    "chain 1.5 Å 300 kV": Condition("chain", 1.5, 300.0, 40.0, 1536, 90, contrast=0.8),
+    "chain 2.2 Å 200 kV": Condition("chain", 2.2, 200.0, 40.0, 1024, 90, contrast=0.8),
+}
+
+
+def micrographs(condition: Condition, index: int, seed: int) -> tuple[Any, Any, Any, Optics]:
+    """The plain and the dose-weighted sum of a movie, and its truth."""
+    parameters = SimulationParameters(
+        seed=seed, particle=condition.particle, particles_per_movie=condition.count, width_px=condition.side,
+        height_px=condition.side, frame_count=FRAMES, pixel_size_angstrom=condition.pixel, voltage_kv=condition.voltage,
+        spherical_aberration_mm=2.7 if condition.voltage > 250 else 1.4, contrast=condition.contrast,
+        dose_per_frame_e_per_angstrom2=condition.dose / FRAMES, motion_angstrom=0.0, local_motion_angstrom=0.0,
+    )  # fmt: skip
+    movie = simulate_movie(parameters, index)
+    camera = session_camera(parameters)
+    frames = movie.frames * camera.gain
+    bad = camera.gain == 0
+    bad.reshape(-1)[camera.hot_index] = True
+    for x, y, width, height in camera.defect_boxes:
+        bad[y : y + height, x : x + width] = True
+    frames[:, bad] = np.random.default_rng(seed).poisson(parameters.electrons_per_px, (FRAMES, int(bad.sum())))
+    s = frequency_radius((condition.side, condition.side), np) / np.float32(condition.pixel)
+    exposures = frame_exposures(FRAMES, parameters.dose_per_frame_e_per_angstrom2, 0.0)
+    weighted = (dose_weights(s, exposures, condition.voltage) * scipy.fft.rfft2(frames.astype(np.float32))).sum(axis=0)
+    optics = Optics(
+        pixel_size_angstrom=condition.pixel,
+        voltage_kv=condition.voltage,
+        spherical_aberration_mm=parameters.spherical_aberration_mm,
+        amplitude_contrast=parameters.amplitude_contrast,
+    )
+    image = scipy.fft.irfft2(weighted, s=frames.shape[1:]).astype(np.float32)
+    return frames.sum(axis=0, dtype=np.float32), image, movie, optics
+
+
+def agreement(found: Any, truth: Any, diameter_px: float, side: int) -> tuple[float, float]:
+    """Precision and recall; particles not wholly inside count neither way."""
+    if len(found) == 0:
+        return 0.0, 0.0
+    distance = np.hypot(*(found[:, None] - truth[None]).transpose(2, 0, 1))
+    free_picks, pairs = set(range(len(found))), {}
+    for flat in np.argsort(distance, axis=None):
+        i, j = divmod(int(flat), len(truth))
+        if distance[i, j] > 0.35 * diameter_px:
+            break
+        if i in free_picks and j not in pairs:
+            pairs[j] = i
+            free_picks.discard(i)
+    whole = ((truth > diameter_px / 2) & (truth < side - diameter_px / 2)).all(axis=1)
+    hits = sum(bool(whole[j]) for j in pairs)
+    return hits / max(1, hits + len(free_picks)), hits / max(1, int(whole.sum()))
+
+
+def measure(condition: Condition, index: int, seed: int) -> dict[str, float]:
+    plain, weighted, movie, optics = micrographs(condition, index, seed)
+    diameter = load_atoms(condition.particle).diameter_angstrom
+    clock = [time.process_time()]
+    ctf, _ = estimate_ctf(plain, optics=optics)
+    clock.append(time.process_time())
+    parameters = BlobParameters(diameter_min_angstrom=diameter, diameter_max_angstrom=diameter)
+    picks = pick(weighted, parameters, pixel_size_angstrom=condition.pixel, seed=1)
+    clock.append(time.process_time())
+    box = advise_box(diameter, condition.pixel)
+    extract(weighted, picks, box=box, pixel_size_angstrom=condition.pixel, particle_diameter_angstrom=diameter, seed=1)
+    clock.append(time.process_time())
+    found = np.array([(p.x_px, p.y_px) for p in picks]).reshape(-1, 2)
+    truth = np.stack([movie.particles["coordinate_x_px"], movie.particles["coordinate_y_px"]], axis=1)
+    precision, recall = agreement(found, truth, diameter / condition.pixel, condition.side)
+    return {
+        "defocus_error": abs(ctf.mean_defocus_angstrom - movie.ctf.mean_defocus_angstrom),
+        "astigmatism_error": abs(ctf.astigmatism_angstrom - movie.ctf.astigmatism_angstrom),
+        "fitted": float(ctf.fit_resolution_angstrom is not None),
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / max(precision + recall, 1e-9),
+        **dict(zip(("ctf_s", "pick_s", "extract_s"), np.diff(clock).tolist(), strict=True)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--movies", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--only", default="", help="conditions whose name holds this")
+    options = parser.parse_args()
+    measure(Condition("cct", 3.0, 300.0, 30.0, 512, 10), 0, options.seed)  # compile and warm up
+    everything = []
+    for name, condition in CONDITIONS.items():
+        if options.only not in name:
+            continue
+        rows = [measure(condition, index, options.seed) for index in range(options.movies)]
+        everything += rows
+        mean = average(rows)
+        print(
+            f"{name:24} defocus {mean['defocus_error']:5.0f} Å  astigmatism {mean['astigmatism_error']:4.0f} Å  "
+            f"fitted {mean['fitted']:.2f}  "
+            f"F1 {mean['f1']:.2f} (precision {mean['precision']:.2f}, recall {mean['recall']:.2f})  "
+            f"CPU {mean['ctf_s']:.2f} + {mean['pick_s']:.2f} + {mean['extract_s']:.2f} s",
+            flush=True,
+        )
+    print(json.dumps({key: round(value, 4) for key, value in average(everything).items()}))
+
+
+def average(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of every figure."""
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+if __name__ == "__main__":
+    main()
