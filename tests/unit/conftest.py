@@ -11,5 +11,5 @@ import pytest
 
 @pytest.fixture(params=["numpy", "strict"])
 def xp(request: pytest.FixtureRequest) -> Any:
-    """An array backend: numpy, and array-api-strict, which has nothing outside the standard (what passes there runs on cupy)."""
+    """An array backend: numpy, and array-api-strict, which has nothing outside the standard: what passes there runs on cupy."""
     return np if request.param == "numpy" else array_api_strict

@@ -1,4 +1,4 @@
-"""`python -m frazil.rpc.probe HOST:PORT`: exit 0 when the gRPC health service there says SERVING; for container health checks."""
+"""`python -m frazil.rpc.probe HOST:PORT`: exit 0 when the gRPC health service there says SERVING; for container checks."""
 
 from __future__ import annotations
 
