@@ -21,7 +21,7 @@ def correct_frame(frame: Array, gain: Array, limit: float, fill: float) -> Array
     if is_numpy(frame):
         from frazil.kernels._gain_numba import correct
 
-        return correct(frame, gain, limit, fill)
+        return correct(_compilable(frame), gain, limit, fill)
     return correct_frame_standard(frame, gain, limit, fill)
 
 
@@ -42,7 +42,7 @@ def add_and_bin_frame(total: Array, frame: Array, gain: Array, factor: int, leve
     if is_numpy(frame):
         from frazil.kernels._gain_numba import add_and_bin
 
-        return total, add_and_bin(total, frame, gain, factor, levels)
+        return total, add_and_bin(total, _compilable(frame), gain, factor, levels)
     corrected = correct_frame_standard(frame, gain, *levels)
     return total + corrected, bin_image(corrected, factor)
 
@@ -70,3 +70,8 @@ def bin_image(image: Array, factor: int) -> Array:
     height, width = (n // factor for n in image.shape)
     blocks = xp.reshape(image[: height * factor, : width * factor], (height, factor, width, factor))
     return xp.sum(xp.sum(blocks, axis=3, dtype=image.dtype), axis=1, dtype=image.dtype)
+
+
+def _compilable(frame: Array) -> Array:
+    """Return a frame of a dtype that numba knows: float16 (MRC mode 12) becomes float32, which holds all its values."""
+    return frame.astype("float32") if frame.dtype == "float16" else frame

@@ -9,7 +9,7 @@ from frazil.array import to_host
 from frazil.kernels.gain import add_and_bin_frame, correct_frame, correct_frame_standard, windowed_difference
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.float32, np.float16])
 def test_compiled_and_standard_agree_with_plain_arithmetic(dtype: Any) -> None:
     rng = np.random.default_rng(1)
     frame = rng.integers(0, 100, (13, 21)).astype(dtype)
