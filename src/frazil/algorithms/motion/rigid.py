@@ -108,7 +108,7 @@ def refine(modes: Modes, shifts: Matrix, exposure: Exposure, parameters: RigidPa
         for _ in range(parameters.iterations):
             if weights is None or step > _WEIGHTS_STAND_PX:
                 measured = blurred(covariances(modes, shifts, highest_k), modes.layout.shell_frequencies, posterior)
-                weights = shell_weights(measured, modes.layout.shell_frequencies, exposure)
+                weights = shell_weights(measured, modes.layout.shell_frequencies, modes.layout.shell_counts, exposure)
             expansion = _expand(modes, shifts, weights, highest_k)
             moved, posterior = _posterior(expansion, priors)
             moved += shifts.mean(axis=0)

@@ -18,6 +18,7 @@ from frazil.algorithms.dose_weighting import critical_exposure
 
 DECORRELATION_EXPOSURES = (1.5, 6.0, 24.0, math.inf)  # e/Å²: ice flows, particles turn, detectors do not
 _NOISE_FLOOR = 1e-3
+_DOUBT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,29 @@ def blurred(
     return np.asarray(covariances * np.exp(-0.5 * (2 * np.pi * frequencies[:, None, None]) ** 2 * spread))
 
 
-def shell_weights(covariances: np.ndarray[Any, Any], frequencies: np.ndarray[Any, Any], exposure: Exposure) -> ShellWeights:
+def _shrinkage(signal: np.ndarray[Any, Any], fitted: int, variance: float) -> float:
+    """Return the factor by which a fitted signal is to be believed (positive-part James-Stein).
+
+    Without it every shell that holds nothing but noise would give a little false information.
+
+    Parameters
+    ----------
+    signal: (pair,) fitted values. fitted: how many amplitudes were fitted. variance: of the measured value of a pair.
+    """
+    energy = float(signal @ signal)
+    return max(0.0, 1.0 - _DOUBT * fitted * variance / energy) if energy > 0 else 0.0
+
+
+def shell_weights(
+    covariances: np.ndarray[Any, Any], frequencies: np.ndarray[Any, Any], counts: np.ndarray[Any, Any], exposure: Exposure
+) -> ShellWeights:
     """Fit each shell's covariance over frames and return what the likelihood needs.
 
     Parameters
     ----------
     covariances: (shell, frame, frame) of the aligned coefficients; zero where a shell has no modes.
     frequencies: (shell,) mean |k| in cycles per px of the aligned images.
+    counts: (shell,) modes in each shell.
     exposure: when each frame was taken.
     """
     pair, information = np.zeros_like(covariances), np.zeros_like(covariances)
@@ -89,6 +106,9 @@ def shell_weights(covariances: np.ndarray[Any, Any], frequencies: np.ndarray[Any
         shapes = [np.outer(damage, damage) * relative, *decorrelated]
         amplitudes, _ = nnls(np.stack([shape[above] for shape in shapes], axis=1), measured[above])
         signal = sum(a * shape for a, shape in zip(amplitudes, shapes, strict=True))
+        signal = signal * _shrinkage(
+            signal[above], int(np.count_nonzero(amplitudes)), diagonal.mean() ** 2 / (2 * counts[shell])
+        )
         rest = (diagonal - np.diag(signal))[exposure.brightness > 0]
         noise = np.maximum(exposure.brightness, 1e-3) * max(float(rest.mean()), _NOISE_FLOOR * float(diagonal.mean()))
         model = signal + np.diag(noise)

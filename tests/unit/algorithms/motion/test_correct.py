@@ -39,7 +39,7 @@ def small_movie() -> tuple[Scene, Images, Images]:
 
 
 SCENES = {
-    "globule": Scene(shape=(700, 900), frame_count=24, spacing_angstrom=160, ice=0.5, seed=21),
+    "globule": Scene(shape=(640, 800), frame_count=18, spacing_angstrom=160, ice=0.5, seed=21),
     "barrel, 200 kV, odd sizes": Scene(
         shape=(601, 747), frame_count=20, particle="barrel", mass_kda=800, voltage_kv=200.0, ice=0.4, seed=22
     ),

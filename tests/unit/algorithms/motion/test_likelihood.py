@@ -135,7 +135,7 @@ def test_weights_recover_a_known_covariance() -> None:
     truth = 0.5 * np.outer(damage, damage) + np.eye(12)
     draws = rng.multivariate_normal(np.zeros(12), truth, size=200_000)
     exposure = Exposure(middle, np.ones(12), 2.0, 300.0)
-    weights = shell_weights((draws.T @ draws / len(draws))[None], np.array([0.2]), exposure)
+    weights = shell_weights((draws.T @ draws / len(draws))[None], np.array([0.2]), np.array([len(draws)]), exposure)
     inverse = np.linalg.inv(truth)
     away = ~np.eye(12, dtype=bool)
     np.testing.assert_allclose(weights.pair[0][away], -inverse[away], atol=0.01)
@@ -148,7 +148,7 @@ def test_unusable_frames_and_empty_shells_have_no_weight() -> None:
     covariance[0] = np.diag([1.0, 1.0, 0.0, 1.0]) + 0.2
     covariance[0, 2] = covariance[0, :, 2] = 0
     exposure = Exposure(np.arange(4) + 0.5, np.array([1.0, 1.0, 0.0, 1.0]), 1.0, 300.0)
-    weights = shell_weights(covariance, np.array([0.1, 0.2]), exposure)
+    weights = shell_weights(covariance, np.array([0.1, 0.2]), np.array([500, 0]), exposure)
     assert np.isfinite(weights.pair).all()
     assert np.abs(weights.pair[0, 2]).max() < 1e-9
     assert not weights.pair[1].any()
