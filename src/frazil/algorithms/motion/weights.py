@@ -18,7 +18,6 @@ from frazil.algorithms.dose_weighting import critical_exposure
 
 DECORRELATION_EXPOSURES = (1.5, 6.0, 24.0, math.inf)  # e/Å²: ice flows, particles turn, detectors do not
 _NOISE_FLOOR = 1e-3
-_DOUBT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def _shrinkage(signal: np.ndarray[Any, Any], fitted: int, variance: float) -> fl
     signal: (pair,) fitted values. fitted: how many amplitudes were fitted. variance: of the measured value of a pair.
     """
     energy = float(signal @ signal)
-    return max(0.0, 1.0 - _DOUBT * fitted * variance / energy) if energy > 0 else 0.0
+    return max(0.0, 1.0 - fitted * variance / energy) if energy > 0 else 0.0
 
 
 def shell_weights(

@@ -11,7 +11,7 @@ from frazil.algorithms.defects import DefectParameters
 from frazil.algorithms.motion.frames import background_of, survey
 from frazil.algorithms.motion.modes import Modes, covariances, gather_modes, gradient, mode_layout
 from frazil.algorithms.motion.prior import Hyperparameters, trajectory_covariance
-from frazil.algorithms.motion.weights import Exposure, shell_weights
+from frazil.algorithms.motion.weights import Exposure, blurred, shell_weights
 from frazil.array import to_host
 
 GROUPS = 5
@@ -141,6 +141,30 @@ def test_weights_recover_a_known_covariance() -> None:
     np.testing.assert_allclose(weights.pair[0][away], -inverse[away], atol=0.01)
     np.testing.assert_allclose(weights.information[0], inverse * truth - np.eye(12), atol=0.02)
     assert (np.diag(weights.pair[0]) == 0).all()
+
+
+def test_shells_of_noise_alone_inform_next_to_nothing() -> None:
+    rng = np.random.default_rng(6)
+    draws = rng.normal(size=(30, 2000, 16))
+    exposure = Exposure(np.arange(16) + 0.5, np.ones(16), 1.0, 300.0)
+    noise = np.einsum("smt,smu->stu", draws, draws) / 2000
+    weights = shell_weights(noise, np.full(30, 0.2), np.full(30, 1000), exposure)
+    told = np.einsum("stt->st", weights.information).mean(axis=1) * 1000  # times modes: what a shell seems to say
+    assert np.median(told) < 0.05
+    assert told.mean() < 3 / 16
+
+
+def test_posterior_blurs_fine_detail_of_uncertain_pairs() -> None:
+    """Against the mean over drawn trajectories of a wave's phase."""
+    rng = np.random.default_rng(8)
+    half = rng.normal(size=(4, 4))
+    posterior = 0.1 * half @ half.T
+    draws = rng.multivariate_normal(np.zeros(4), posterior, size=400_000)
+    k = 0.15
+    expected = np.cos(2 * np.pi * k * (draws[:, 1] - draws[:, 3])).mean()
+    got = blurred(np.ones((1, 4, 4)), np.array([k]), posterior)
+    assert got[0, 1, 3] == pytest.approx(expected, abs=5e-3)
+    np.testing.assert_allclose(np.diag(got[0]), 1.0)
 
 
 def test_unusable_frames_and_empty_shells_have_no_weight() -> None:
