@@ -15,6 +15,7 @@ from frazil.algorithms.picking import blob
 from frazil.algorithms.thumbnail import thumbnail
 from frazil.array import to_host
 from frazil.model.ctf import Ctf
+from frazil.model.errors import InputError
 from frazil.model.particles import Pick
 from frazil_preprocess.settings import Settings
 from frazil_preprocess.stages import Stages
@@ -34,10 +35,15 @@ class Preprocessed:
 
 
 def preprocess(movie: npt.NDArray[Any], settings: Settings, stages: Stages, xp: Any) -> Preprocessed:
-    """Take one movie `(frame, y, x)` to micrograph, CTF, picks and particles on the backend `xp`."""
+    """Take one movie `(frame, y, x)` to micrograph, CTF, picks and particles on the backend `xp`.
+
+    Raises InputError when the movie holds no image, or the settings do not fit it.
+    """
     optics = settings.optics
     with stages.stage("motion"):
         corrected = correct_movie(movie, settings.gain, settings.defects, optics, xp=xp, seed=settings.seed)
+    if not float(xp.max(corrected.plain)) > float(xp.min(corrected.plain)):
+        raise InputError("MOVIE_BLANK", "The movie holds no image: every pixel is alike, or none is a number.")
     with stages.stage("ctf"):
         ctf, diagnostics = estimate_ctf(corrected.plain, optics=optics)
     with stages.stage("thumbnail"):

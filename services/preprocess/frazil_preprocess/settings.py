@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,12 +11,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from frazil.algorithms.extraction import BoxAdvice, advise_box
+from frazil.algorithms.extraction import BoxAdvice, advise_box, check_box
 from frazil.algorithms.picking.blob import BlobParameters
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
 from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.io.gain_reference import Flip, read_defects, read_gain
-from frazil.model.errors import InputError
 from frazil.model.optics import Optics
 from frazil.rpc.convert import metadata_from_message, optics_of
 
@@ -46,8 +46,14 @@ def settings_of(parameters: SessionParameters, exposure: Exposure) -> Settings:
         defects=_defects(parameters.defects_path, shape) if parameters.defects_path else None,
         picking=BlobParameters(diameter_min_angstrom=smallest, diameter_max_angstrom=largest),
         box=_box(parameters, largest, optics),
-        seed=parameters.seed,
+        seed=_seed(parameters.seed, exposure),
     )
+
+
+def _seed(seed: int, exposure: Exposure) -> int:
+    """Each movie draws numbers of its own, the same in every session with the same seed."""
+    text = f"{seed}:{exposure.file.relative_path}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "little")
 
 
 def _existing(path: str | None) -> str:
@@ -57,13 +63,10 @@ def _existing(path: str | None) -> str:
 
 def _box(parameters: SessionParameters, diameter_angstrom: float, optics: Optics) -> BoxAdvice:
     advice = advise_box(diameter_angstrom, optics.pixel_size_angstrom)
-    box = parameters.box_size_px or advice.box_size_px
-    output = parameters.output_box_px or (min(box, advice.output_box_px) if not parameters.box_size_px else box)
-    if box % 2 or output % 2 or not 0 < output <= box:
-        raise InputError(
-            "BOX_INVALID", f"Boxes must be even and the output box ({output} px) no larger than the box ({box} px)."
-        )
-    return BoxAdvice(box_size_px=box, output_box_px=output)
+    output = parameters.output_box_px or parameters.box_size_px or advice.output_box_px
+    box = BoxAdvice(box_size_px=parameters.box_size_px or max(advice.box_size_px, output), output_box_px=output)
+    check_box(box, diameter_angstrom / optics.pixel_size_angstrom)
+    return box
 
 
 @lru_cache(maxsize=2)

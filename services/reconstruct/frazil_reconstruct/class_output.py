@@ -12,20 +12,10 @@ from frazil.algorithms.class2d.statistics import ClassSummary
 from frazil.algorithms.class2d.stream import Assignments, Streaming2d
 from frazil.api.reconstruction.v1 import reconstruction_pb2 as wire
 from frazil.io.mrc import write_mrc
-from frazil.io.particles import write_array
+from frazil.io.particles import ASSIGNMENT_DTYPE, write_array
 from frazil.io.png import write_png
 
 SHEET_COLUMNS_MAX = 10
-ASSIGNMENT_DTYPE = np.dtype(
-    [
-        ("uid", "<u8"),
-        ("class_number", "<i4"),
-        ("psi_degrees", "<f4"),
-        ("origin_x_angstrom", "<f4"),
-        ("origin_y_angstrom", "<f4"),
-        ("probability", "<f4"),
-    ]
-)
 
 
 def write_classes(stream: Streaming2d, session_folder: Path, stem: str, pixel_size_angstrom: float) -> wire.ClassAverages:

@@ -112,7 +112,7 @@ def extract(
     InputError: sizes that are odd, or a box smaller than the particle.
     """
     size, output = box.box_size_px, box.output_box_px
-    _check(box, particle_diameter_angstrom / pixel_size_angstrom)
+    check_box(box, particle_diameter_angstrom / pixel_size_angstrom)
     xp = namespace(micrograph)
     centres = np.array([(round(p.y_px), round(p.x_px)) for p in picks], dtype=np.int64).reshape(-1, 2)
     margin = _MARGIN_DIAMETERS * particle_diameter_angstrom / pixel_size_angstrom
@@ -135,7 +135,8 @@ def extract(
     return Extraction(images=xp.concat(stacks), kept=kept, pixel_size_angstrom=new_pixel_size)
 
 
-def _check(box: BoxAdvice, diameter_px: float) -> None:
+def check_box(box: BoxAdvice, diameter_px: float) -> None:
+    """Raise InputError for sizes that are odd, an output larger than the box, or a box smaller than the particle, px."""
     size, output = box.box_size_px, box.output_box_px
     if size % 2 or output % 2 or not 0 < output <= size:
         raise InputError(

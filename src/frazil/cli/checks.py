@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.io.movie_glob import matches
 from frazil.io.movies import MovieInfo, is_movie_name, read_info
 from frazil.model.errors import DiskFullError, ErrorKind, FrazilError, InputError
 
@@ -96,9 +97,10 @@ def check_camera(parameters: SessionParameters, shape: tuple[int, int] | None) -
 
 def find_movies(folder: Path, glob: str) -> Iterator[Path]:
     """Yield the files that look like movies, hidden ones left out."""
-    for path in folder.glob(glob) if "/" in glob else folder.rglob(glob or "*"):  # as the ingest service understands it
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and is_movie_name(path) and path.is_file():
+    for path in folder.rglob("*"):
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if not hidden and is_movie_name(path) and matches(glob, relative.as_posix()) and path.is_file():
             yield path
 
 

@@ -66,7 +66,9 @@ _FLAGS: dict[str, tuple[Any, Any]] = {
     "gain": (Annotated[Path | None, _flag("--gain", "Gain reference, MRC or TIFF.", _CAMERA)], None),
     "gain_flip": (Annotated[Flip, _flag("--gain-flip", "Applied after the rotation.", _CAMERA)], Flip.NONE),
     "gain_rotate": (
-        Annotated[int, _flag("--gain-rotate", "Times 90 degrees, counter-clockwise.", _CAMERA, min=0, max=3)],
+        Annotated[
+            int, _flag("--gain-rotate", "Times 90 degrees clockwise, row 0 at the top (as RELION).", _CAMERA, min=0, max=3)
+        ],
         0,
     ),
     "defects": (Annotated[Path | None, _flag("--defects", "Defect file or map.", _CAMERA)], None),

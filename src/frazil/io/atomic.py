@@ -27,9 +27,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         with disk_full_named(target):
             yield temporary
-            _sync(temporary)
+            flush(temporary)
             temporary.replace(target)
-            _sync(target.parent)
+            flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -61,7 +61,7 @@ def write_text(path: Path | str, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def _sync(path: Path) -> None:
+def flush(path: Path) -> None:
     """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
-from frazil.io.atomic import disk_full_named
+from frazil.io.atomic import disk_full_named, flush
 from frazil.model.errors import ErrorKind, FrazilError
 
 MANIFEST = "manifest.json"
@@ -79,12 +79,12 @@ class AttemptFolder:
         text = json.dumps({"files": entries}, indent=1, sort_keys=True).encode()
         manifest = self.path / MANIFEST
         manifest.write_bytes(text)
-        _sync(manifest)
+        flush(manifest)
         for folder in sorted((path for path in self.path.rglob("*") if path.is_dir()), reverse=True):
-            _sync(folder)
-        _sync(self.path)
+            flush(folder)
+        flush(self.path)
         self.path.rename(self.final_path)
-        _sync(self.final_path.parent)
+        flush(self.final_path.parent)
         self.manifest_sha256 = hashlib.sha256(text).hexdigest()
 
 
@@ -115,11 +115,3 @@ def _flushed(path: Path) -> dict[str, object]:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size_bytes": path.stat().st_size, "sha256": digest}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,7 +24,7 @@ from frazil.io.atomic import atomic_path, disk_full_named, write_text
 from frazil.io.cs import MicrographFrame, write_particles_cs
 from frazil.io.export_names import flat_names
 from frazil.io.export_records import SessionSnapshot, exposures_csv, session_record
-from frazil.io.particles import read_table
+from frazil.io.particles import ASSIGNMENT_DTYPE, read_table
 from frazil.io.relion import MicrographRow, OpticsGroup, ParticleSource, Poses, micrographs_star, particles_star
 from frazil.io.report import render_report
 from frazil.io.star import Block, Column, write_star
@@ -33,16 +33,6 @@ from frazil.model.errors import ErrorKind, FrazilError
 from frazil.model.motion import Motion
 from frazil.model.optics import Optics
 
-ASSIGNMENT_DTYPE = np.dtype(
-    [
-        ("uid", "<u8"),
-        ("class_number", "<i4"),
-        ("psi_degrees", "<f4"),
-        ("origin_x_angstrom", "<f4"),
-        ("origin_y_angstrom", "<f4"),
-        ("probability", "<f4"),
-    ]
-)
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 

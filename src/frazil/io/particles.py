@@ -31,6 +31,18 @@ PARTICLE_DTYPE = np.dtype(
         ("half_set", "u1"),
     ]
 )
+ASSIGNMENT_DTYPE = np.dtype(
+    [
+        ("uid", "<u8"),
+        ("class_number", "<i4"),
+        ("psi_degrees", "<f4"),
+        ("origin_x_angstrom", "<f4"),
+        ("origin_y_angstrom", "<f4"),
+        ("probability", "<f4"),
+    ]
+)
+"""Where particles belong in a 2D classification; classes are numbered from 1."""
+
 STACK_NAME, TABLE_NAME = "particles.mrcs", "particles.npy"
 
 

@@ -116,7 +116,10 @@ def _blob(rng: np.random.Generator, centre: tuple[float, float, float], radius: 
 
 
 def _octahedron() -> Atoms:
-    """A made-up cage of exact octahedral symmetry, 130 Å wide, about 0.5 MDa: a chiral unit, turned 24 times."""
+    """A made-up cage of exact octahedral symmetry, 130 Å wide: a chiral unit, turned 24 times.
+
+    With 0.1 MDa it is next to invisible at the default contrast.
+    """
     rng = np.random.Generator(np.random.PCG64(8))
     unit = np.concatenate([_blob(rng, (50.0, 12.0, 5.0), 9.5), _blob(rng, (38.0, 25.0, -6.0), 7.5)])
     turns = [np.diag(signs)[list(order)] for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]

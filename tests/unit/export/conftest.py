@@ -11,10 +11,9 @@ import pytest
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult, MovieFile, MovieMetadata
 from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverage, ClassAverages
 from frazil.api.session.v1.session_pb2 import Session, SessionCounts, SessionParameters
-from frazil.io.export import ASSIGNMENT_DTYPE
 from frazil.io.export_records import SessionSnapshot
 from frazil.io.mrc import write_mrc
-from frazil.io.particles import PARTICLE_DTYPE, write_array, write_particles
+from frazil.io.particles import ASSIGNMENT_DTYPE, PARTICLE_DTYPE, write_array, write_particles
 from frazil.io.png import write_png
 from frazil.io.relion import MotionSource, motion_star, picks_star
 from frazil.io.star import write_star

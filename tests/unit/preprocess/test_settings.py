@@ -58,3 +58,17 @@ def test_a_gain_only_the_camera_computer_knows_is_not_looked_for() -> None:
         SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150), exposure(gain_path="X:/refs/gain.mrc")
     )
     assert found.gain is None
+
+
+def test_an_output_box_larger_than_advised_widens_the_box() -> None:
+    asked = SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150, output_box_px=900)
+    found = settings_of(asked, exposure()).box
+    assert (found.box_size_px, found.output_box_px) == (900, 900)
+
+
+def test_each_movie_draws_its_own_numbers_the_same_in_every_session() -> None:
+    parameters = SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150, seed=4)
+    first, other = exposure(), Exposure(exposure_id="f", file=MovieFile(relative_path="b.tif", width_px=96, height_px=64))
+    again = Exposure(exposure_id="in another session", file=FILE)
+    assert settings_of(parameters, first).seed == settings_of(parameters, again).seed
+    assert settings_of(parameters, first).seed != settings_of(parameters, other).seed

@@ -189,7 +189,7 @@ class SessionParameters(google.protobuf.message.Message):
     gain_flip: builtins.str
     """Flip of the gain: "none", "x" or "y"; applied after the rotation."""
     gain_rotate: builtins.int
-    """Rotation of the gain, times 90 degrees counter-clockwise, 0 to 3."""
+    """Rotation of the gain, times 90 degrees clockwise with row 0 drawn at the top, 0 to 3 (RELION's gain_rot)."""
     defects_path: builtins.str
     """Defect file: absolute path; empty for none."""
     particle_diameter_angstrom: builtins.float
