@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from frazil.model.camera import Camera
 from frazil.model.errors import ErrorKind, FrazilError
 
 
@@ -25,6 +27,20 @@ class LaneRole(Enum):
 
     PREPROCESSING = "preprocessing"
     RECONSTRUCTION = "reconstruction"
+    AUXILIARY = "auxiliary"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What a job's memory depends on."""
+
+    camera: Camera = Camera.UNKNOWN
+    box_px: int = 0  # after Fourier cropping; 0 means not known yet
+
+
+def gigabytes(amount: float) -> int:
+    """Return decimal gigabytes in MiB: an "11 GB" card must fit, though it has less than 11 GiB to give."""
+    return int(amount * 1000**3 / 1024**2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +50,7 @@ class JobType:
     program: str  # console script that runs it
     lane_role: LaneRole
     hold: Hold
-    gpu_memory_min_mib: int
+    gpu_memory_min_mib: Callable[[Workload], int]
     cpu_memory_min_mib: int  # on a CPU slot
     title: str
 

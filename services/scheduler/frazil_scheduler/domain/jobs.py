@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping, insert, select, update
 
 from frazil import jobs as declarations
 from frazil.api.session.v1 import session_pb2
+from frazil.model.camera import read_camera
 from frazil_scheduler.domain import limits
 from frazil_scheduler.lease import Cause, JobReleased
 from frazil_scheduler.ledger import tables
@@ -30,15 +31,26 @@ def plan(parameters: session_pb2.SessionParameters, compute: session_pb2.Compute
 
 def lane_of(declaration: declarations.JobType, compute: session_pb2.ComputeResources) -> str:
     """Return the lane that a session gives to a job type."""
-    role = declaration.lane_role
-    lane = compute.preprocessing_lane if role is declarations.LaneRole.PREPROCESSING else compute.reconstruction_lane
-    return lane or "default"
+    lanes = {
+        declarations.LaneRole.PREPROCESSING: compute.preprocessing_lane,
+        declarations.LaneRole.RECONSTRUCTION: compute.reconstruction_lane,
+        declarations.LaneRole.AUXILIARY: compute.auxiliary_lane,
+    }
+    return lanes[declaration.lane_role] or "default"
+
+
+def workload_of(parameters: session_pb2.SessionParameters) -> declarations.Workload:
+    """Return what the memory of a session's jobs depends on."""
+    return declarations.Workload(
+        camera=read_camera(parameters.camera), box_px=parameters.output_box_px or parameters.box_size_px
+    )
 
 
 def create(tx: Transaction, session: RowMapping) -> None:
     """Make a session's jobs, at the end of the queue."""
     parameters = session_pb2.SessionParameters.FromString(session["parameters"])
     compute = session_pb2.ComputeResources.FromString(session["compute"])
+    workload = workload_of(parameters)
     sequence: int = tx.scalar(select(tables.meta.c.job_sequence))
     for number, name in enumerate(plan(parameters, compute), start=1):
         sequence += 1
@@ -51,7 +63,7 @@ def create(tx: Transaction, session: RowMapping) -> None:
             "job_type": name,
             "lane": lane_of(declaration, compute),
             "program": declaration.program,
-            "gpu_memory_min_mib": declaration.gpu_memory_min_mib,
+            "gpu_memory_min_mib": declaration.gpu_memory_min_mib(workload),
             "cpu_memory_min_mib": declaration.cpu_memory_min_mib,
             "indefinite": declaration.hold is declarations.Hold.UNTIL_PAUSED,
             "drain_seconds": limits.DRAIN_PREPROCESSING_SECONDS if preprocessing else limits.DRAIN_RECONSTRUCTION_SECONDS,

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 
 from frazil.api.session.v1 import session_pb2
+from frazil.model.camera import read_camera
 from frazil.model.errors import FrazilError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -21,6 +22,7 @@ def fill_defaults(parameters: session_pb2.SessionParameters, compute: session_pb
     parameters.gain_flip = parameters.gain_flip or "none"
     compute.preprocessing_lane = compute.preprocessing_lane or "default"
     compute.reconstruction_lane = compute.reconstruction_lane or "default"
+    compute.auxiliary_lane = compute.auxiliary_lane or "default"
     compute.preprocessing_workers = compute.preprocessing_workers or 1
 
 
@@ -46,6 +48,7 @@ def check_parameters(parameters: session_pb2.SessionParameters) -> None:
         _fail("GAIN_ROTATE_INVALID", f"gain_rotate is {parameters.gain_rotate}; it counts quarter turns, 0 to 3.")
     if parameters.until not in UNTIL:
         _fail("UNTIL_INVALID", f"until is {parameters.until!r}; it must be preprocess, class2d or empty.")
+    read_camera(parameters.camera)
     _check_boxes(parameters)
     if parameters.class_count and not 2 <= parameters.class_count <= 1000:
         _fail("CLASS_COUNT_INVALID", f"class_count is {parameters.class_count}; it must be 2 to 1000, or 0 for the default.")
@@ -58,7 +61,8 @@ def check_parameters(parameters: session_pb2.SessionParameters) -> None:
 
 def check_compute(compute: session_pb2.ComputeResources, lanes: Container[str], lane_names: Iterable[str]) -> None:
     """Raise FrazilError for an unknown lane or an impossible number of workers."""
-    for lane in (compute.preprocessing_lane or "default", compute.reconstruction_lane or "default"):
+    for lane in (compute.preprocessing_lane, compute.reconstruction_lane, compute.auxiliary_lane):
+        lane = lane or "default"
         if lane not in lanes:
             _fail("LANE_UNKNOWN", f"There is no lane {lane!r}; known are {', '.join(lane_names)}.")
     if not 0 <= compute.preprocessing_workers <= WORKERS_MAX:

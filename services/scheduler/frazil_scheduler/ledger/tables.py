@@ -68,6 +68,9 @@ session = Table(
     _text("folder"),
     _bytes("parameters"),
     _bytes("compute"),
+    _bytes("compute_next"),  # from the next start on; empty: no change
+    _bytes("slot_switch"),  # the newest hand-over of slots; empty: there was none
+    _text("streaming"),  # job types of the streaming jobs that are wanted, one a line
     _bytes("scan"),
     _text("labels"),  # JSON
     _count("created_ns"),
@@ -168,6 +171,9 @@ job = Table(
     _count("gpu_memory_min_mib"),
     _count("cpu_memory_min_mib"),
     _flag("indefinite"),
+    _count("priority"),  # 0 to 100; the highest is served first
+    _text("gpus"),  # GPU uuids or slot keys it is bound to, one a line; empty: its whole lane
+    _text("parameters"),  # of an auxiliary job, JSON
     _seconds("drain_seconds"),  # how long a stop may take
     _text("state"),
     _text("stop_to"),  # where STOPPING leads: PAUSED, CANCELLED or WAITING
@@ -179,6 +185,10 @@ job = Table(
     _text("lease_id"),  # newest
     _count("epoch"),  # newest
     _flag("progressed"),  # something was committed under the newest lease
+    _flag("parked"),  # another job of its session uses its slot for a while
+    _flag("stalled"),
+    _count("state_ns"),  # since when it is in its state
+    _seconds("progress_mono"),  # when it last made progress
 )
 
 node = Table(
@@ -191,6 +201,7 @@ node = Table(
     _text("programs"),  # one a line
     _count("hello_term"),  # the scheduler it has dialled in to; 0: it is not connected
     _count("seen_ns"),
+    _text("cluster_job_name"),  # of the cluster job that carries its agent
 )
 
 slot = Table(
@@ -205,6 +216,8 @@ slot = Table(
     _text("quarantined"),  # why
     _text("quarantine_kind"),
     _flag("clear_asked"),
+    _text("drained"),  # why it gets no new job
+    _text("handoff_session_id"),  # only this session's jobs get it
     _text("stray_lease_id"),  # a lease that is not in the ledger holds it: its death must be proven first
     _count("stray_epoch"),
     PrimaryKeyConstraint("node_id", "slot_key"),
@@ -265,6 +278,41 @@ class_averages = Table(
     _count("revision"),
     _bytes("body"),
     PrimaryKeyConstraint("session_id", "revision"),
+)
+
+lane = Table(
+    "lane",
+    metadata,
+    Column("name", String, primary_key=True),
+    _text("backend"),
+    _text("options"),  # JSON
+    _count("created_ns"),
+)
+
+cluster_job = Table(
+    "cluster_job",
+    metadata,
+    Column("name", String, primary_key=True),  # also its name on the cluster: an unknown submission is found again by it
+    Column("number", Counter, nullable=False, unique=True),
+    _text("lane"),
+    _text("job_id"),  # whose need it was asked for
+    _count("gpu_memory_min_mib"),
+    _text("state"),  # SUBMITTING, PENDING, RUNNING, CANCELLING, ENDED
+    _text("cluster_job_id"),
+    _text("cluster_reason"),
+    _count("submitted_ns"),
+    _count("end_ns"),  # when the cluster will end it; 0: not known
+)
+Index("cluster_job_open", cluster_job.c.lane, cluster_job.c.state)
+
+profile = Table(
+    "profile",
+    metadata,
+    Column("name", String, primary_key=True),
+    _text("description"),
+    _bytes("parameters"),
+    _bytes("compute"),
+    _count("saved_ns"),
 )
 
 request = Table(

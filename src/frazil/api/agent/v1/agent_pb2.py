@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from frazil.api.scheduler.v1 import scheduler_pb2 as frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66razil/api/agent/v1/agent.proto\x12\x13\x66razil.api.agent.v1\x1a\'frazil/api/scheduler/v1/scheduler.proto\"\x8b\x02\n\x0e\x43onnectRequest\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.frazil.api.agent.v1.HelloH\x00\x12)\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\x19.frazil.api.agent.v1.BeatH\x00\x12/\n\x07started\x18\x03 \x01(\x0b\x32\x1c.frazil.api.agent.v1.StartedH\x00\x12-\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x1b.frazil.api.agent.v1.ExitedH\x00\x12\x36\n\x0bproved_free\x18\x05 \x01(\x0b\x32\x1f.frazil.api.agent.v1.ProvedFreeH\x00\x42\t\n\x07message\"\xe0\x01\n\x0f\x43onnectResponse\x12\x0c\n\x04term\x18\x01 \x01(\x03\x12/\n\x07welcome\x18\x02 \x01(\x0b\x32\x1c.frazil.api.agent.v1.WelcomeH\x00\x12+\n\x05start\x18\x03 \x01(\x0b\x32\x1a.frazil.api.agent.v1.StartH\x00\x12)\n\x04stop\x18\x04 \x01(\x0b\x32\x19.frazil.api.agent.v1.StopH\x00\x12+\n\x05probe\x18\x05 \x01(\x0b\x32\x1a.frazil.api.agent.v1.ProbeH\x00\x42\t\n\x07message\"\xae\x01\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12/\n\x05slots\x18\x04 \x03(\x0b\x32 .frazil.api.scheduler.v1.GpuSlot\x12+\n\x04held\x18\x05 \x03(\x0b\x32\x1d.frazil.api.agent.v1.HeldSlot\x12\x10\n\x08programs\x18\x06 \x03(\t\"J\n\x08HeldSlot\x12\x10\n\x08slot_key\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0b\n\x03pid\x18\x04 \x01(\x03\"C\n\x04\x42\x65\x61t\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12+\n\x04held\x18\x02 \x03(\x0b\x32\x1d.frazil.api.agent.v1.HeldSlot\"7\n\x07Started\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0b\n\x03pid\x18\x03 \x01(\x03\"r\n\x06\x45xited\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x16\n\texit_code\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07refused\x18\x04 \x01(\t\x12\x10\n\x08log_tail\x18\x05 \x01(\tB\x0c\n\n_exit_code\"P\n\nProvedFree\x12\x10\n\x08slot_key\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0f\n\x07problem\x18\x04 \x01(\t\"&\n\x07Welcome\x12\r\n\x05\x61\x64opt\x18\x01 \x03(\t\x12\x0c\n\x04kill\x18\x02 \x03(\t\"\x81\x01\n\x05Start\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08slot_key\x18\x03 \x01(\t\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\x10\n\x08job_type\x18\x05 \x01(\t\x12\x0f\n\x07program\x18\x06 \x01(\t\x12\x12\n\nmemory_mib\x18\x07 \x01(\x03\"\xac\x01\n\x04Stop\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12,\n\x04mode\x18\x03 \x01(\x0e\x32\x1e.frazil.api.agent.v1.Stop.Mode\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x04 \x01(\x01\";\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0e\n\nMODE_DRAIN\x10\x01\x12\r\n\tMODE_KILL\x10\x02\":\n\x05Probe\x12\x10\n\x08slot_key\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x32h\n\x0c\x41gentService\x12X\n\x07\x43onnect\x12#.frazil.api.agent.v1.ConnectRequest\x1a$.frazil.api.agent.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66razil/api/agent/v1/agent.proto\x12\x13\x66razil.api.agent.v1\x1a\'frazil/api/scheduler/v1/scheduler.proto\"\xf0\x02\n\x0e\x43onnectRequest\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.frazil.api.agent.v1.HelloH\x00\x12)\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\x19.frazil.api.agent.v1.BeatH\x00\x12/\n\x07started\x18\x03 \x01(\x0b\x32\x1c.frazil.api.agent.v1.StartedH\x00\x12-\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x1b.frazil.api.agent.v1.ExitedH\x00\x12\x36\n\x0bproved_free\x18\x05 \x01(\x0b\x32\x1f.frazil.api.agent.v1.ProvedFreeH\x00\x12\x32\n\tgpu_fault\x18\x06 \x01(\x0b\x32\x1d.frazil.api.agent.v1.GpuFaultH\x00\x12/\n\x07leaving\x18\x07 \x01(\x0b\x32\x1c.frazil.api.agent.v1.LeavingH\x00\x42\t\n\x07message\"\xe0\x01\n\x0f\x43onnectResponse\x12\x0c\n\x04term\x18\x01 \x01(\x03\x12/\n\x07welcome\x18\x02 \x01(\x0b\x32\x1c.frazil.api.agent.v1.WelcomeH\x00\x12+\n\x05start\x18\x03 \x01(\x0b\x32\x1a.frazil.api.agent.v1.StartH\x00\x12)\n\x04stop\x18\x04 \x01(\x0b\x32\x19.frazil.api.agent.v1.StopH\x00\x12+\n\x05probe\x18\x05 \x01(\x0b\x32\x1a.frazil.api.agent.v1.ProbeH\x00\x42\t\n\x07message\"\xc8\x01\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12/\n\x05slots\x18\x04 \x03(\x0b\x32 .frazil.api.scheduler.v1.GpuSlot\x12+\n\x04held\x18\x05 \x03(\x0b\x32\x1d.frazil.api.agent.v1.HeldSlot\x12\x10\n\x08programs\x18\x06 \x03(\t\x12\x18\n\x10\x63luster_job_name\x18\x07 \x01(\t\"J\n\x08HeldSlot\x12\x10\n\x08slot_key\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0b\n\x03pid\x18\x04 \x01(\x03\"n\n\x04\x42\x65\x61t\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12+\n\x04held\x18\x02 \x03(\x0b\x32\x1d.frazil.api.agent.v1.HeldSlot\x12)\n\x04gpus\x18\x03 \x03(\x0b\x32\x1b.frazil.api.agent.v1.GpuUse\"j\n\x06GpuUse\x12\x10\n\x08gpu_uuid\x18\x01 \x01(\t\x12\x17\n\x0fmemory_used_mib\x18\x02 \x01(\x03\x12\x18\n\x10memory_total_mib\x18\x03 \x01(\x03\x12\x1b\n\x13utilization_percent\x18\x04 \x01(\x05\";\n\x08GpuFault\x12\x10\n\x08gpu_uuid\x18\x01 \x01(\t\x12\x0b\n\x03xid\x18\x02 \x01(\x05\x12\x10\n\x08sentence\x18\x03 \x01(\t\"*\n\x07Leaving\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"7\n\x07Started\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0b\n\x03pid\x18\x03 \x01(\x03\"\x97\x01\n\x06\x45xited\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x16\n\texit_code\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07refused\x18\x04 \x01(\t\x12\x10\n\x08log_tail\x18\x05 \x01(\t\x12\x0c\n\x04xids\x18\x06 \x03(\x05\x12\x15\n\rout_of_memory\x18\x07 \x01(\x08\x42\x0c\n\n_exit_code\"P\n\nProvedFree\x12\x10\n\x08slot_key\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x0f\n\x07problem\x18\x04 \x01(\t\"&\n\x07Welcome\x12\r\n\x05\x61\x64opt\x18\x01 \x03(\t\x12\x0c\n\x04kill\x18\x02 \x03(\t\"\x81\x01\n\x05Start\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08slot_key\x18\x03 \x01(\t\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\x10\n\x08job_type\x18\x05 \x01(\t\x12\x0f\n\x07program\x18\x06 \x01(\t\x12\x12\n\nmemory_mib\x18\x07 \x01(\x03\"\xac\x01\n\x04Stop\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12,\n\x04mode\x18\x03 \x01(\x0e\x32\x1e.frazil.api.agent.v1.Stop.Mode\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x04 \x01(\x01\";\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0e\n\nMODE_DRAIN\x10\x01\x12\r\n\tMODE_KILL\x10\x02\":\n\x05Probe\x12\x10\n\x08slot_key\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x32h\n\x0c\x41gentService\x12X\n\x07\x43onnect\x12#.frazil.api.agent.v1.ConnectRequest\x1a$.frazil.api.agent.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,31 +33,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'frazil.api.agent.v1.agent_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONNECTREQUEST']._serialized_start=98
-  _globals['_CONNECTREQUEST']._serialized_end=365
-  _globals['_CONNECTRESPONSE']._serialized_start=368
-  _globals['_CONNECTRESPONSE']._serialized_end=592
-  _globals['_HELLO']._serialized_start=595
-  _globals['_HELLO']._serialized_end=769
-  _globals['_HELDSLOT']._serialized_start=771
-  _globals['_HELDSLOT']._serialized_end=845
-  _globals['_BEAT']._serialized_start=847
-  _globals['_BEAT']._serialized_end=914
-  _globals['_STARTED']._serialized_start=916
-  _globals['_STARTED']._serialized_end=971
-  _globals['_EXITED']._serialized_start=973
-  _globals['_EXITED']._serialized_end=1087
-  _globals['_PROVEDFREE']._serialized_start=1089
-  _globals['_PROVEDFREE']._serialized_end=1169
-  _globals['_WELCOME']._serialized_start=1171
-  _globals['_WELCOME']._serialized_end=1209
-  _globals['_START']._serialized_start=1212
-  _globals['_START']._serialized_end=1341
-  _globals['_STOP']._serialized_start=1344
-  _globals['_STOP']._serialized_end=1516
-  _globals['_STOP_MODE']._serialized_start=1457
-  _globals['_STOP_MODE']._serialized_end=1516
-  _globals['_PROBE']._serialized_start=1518
-  _globals['_PROBE']._serialized_end=1576
-  _globals['_AGENTSERVICE']._serialized_start=1578
-  _globals['_AGENTSERVICE']._serialized_end=1682
+  _globals['_CONNECTREQUEST']._serialized_end=466
+  _globals['_CONNECTRESPONSE']._serialized_start=469
+  _globals['_CONNECTRESPONSE']._serialized_end=693
+  _globals['_HELLO']._serialized_start=696
+  _globals['_HELLO']._serialized_end=896
+  _globals['_HELDSLOT']._serialized_start=898
+  _globals['_HELDSLOT']._serialized_end=972
+  _globals['_BEAT']._serialized_start=974
+  _globals['_BEAT']._serialized_end=1084
+  _globals['_GPUUSE']._serialized_start=1086
+  _globals['_GPUUSE']._serialized_end=1192
+  _globals['_GPUFAULT']._serialized_start=1194
+  _globals['_GPUFAULT']._serialized_end=1253
+  _globals['_LEAVING']._serialized_start=1255
+  _globals['_LEAVING']._serialized_end=1297
+  _globals['_STARTED']._serialized_start=1299
+  _globals['_STARTED']._serialized_end=1354
+  _globals['_EXITED']._serialized_start=1357
+  _globals['_EXITED']._serialized_end=1508
+  _globals['_PROVEDFREE']._serialized_start=1510
+  _globals['_PROVEDFREE']._serialized_end=1590
+  _globals['_WELCOME']._serialized_start=1592
+  _globals['_WELCOME']._serialized_end=1630
+  _globals['_START']._serialized_start=1633
+  _globals['_START']._serialized_end=1762
+  _globals['_STOP']._serialized_start=1765
+  _globals['_STOP']._serialized_end=1937
+  _globals['_STOP_MODE']._serialized_start=1878
+  _globals['_STOP_MODE']._serialized_end=1937
+  _globals['_PROBE']._serialized_start=1939
+  _globals['_PROBE']._serialized_end=1997
+  _globals['_AGENTSERVICE']._serialized_start=1999
+  _globals['_AGENTSERVICE']._serialized_end=2103
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,8 @@ class ConnectRequest(google.protobuf.message.Message):
     STARTED_FIELD_NUMBER: builtins.int
     EXITED_FIELD_NUMBER: builtins.int
     PROVED_FREE_FIELD_NUMBER: builtins.int
+    GPU_FAULT_FIELD_NUMBER: builtins.int
+    LEAVING_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> Global___Hello:
         """The first message of every stream."""
@@ -51,6 +53,14 @@ class ConnectRequest(google.protobuf.message.Message):
     def proved_free(self) -> Global___ProvedFree:
         """The slot's lock is free and its memory is released."""
 
+    @property
+    def gpu_fault(self) -> Global___GpuFault:
+        """Something is wrong with a GPU."""
+
+    @property
+    def leaving(self) -> Global___Leaving:
+        """The agent is about to end: its workers are to stop."""
+
     def __init__(
         self,
         *,
@@ -59,10 +69,12 @@ class ConnectRequest(google.protobuf.message.Message):
         started: Global___Started | None = ...,
         exited: Global___Exited | None = ...,
         proved_free: Global___ProvedFree | None = ...,
+        gpu_fault: Global___GpuFault | None = ...,
+        leaving: Global___Leaving | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["beat", b"beat", "exited", b"exited", "hello", b"hello", "message", b"message", "proved_free", b"proved_free", "started", b"started"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["beat", b"beat", "exited", b"exited", "hello", b"hello", "message", b"message", "proved_free", b"proved_free", "started", b"started"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "beat", "started", "exited", "proved_free"] | None: ...
+    def HasField(self, field_name: typing.Literal["beat", b"beat", "exited", b"exited", "gpu_fault", b"gpu_fault", "hello", b"hello", "leaving", b"leaving", "message", b"message", "proved_free", b"proved_free", "started", b"started"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["beat", b"beat", "exited", b"exited", "gpu_fault", b"gpu_fault", "hello", b"hello", "leaving", b"leaving", "message", b"message", "proved_free", b"proved_free", "started", b"started"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "beat", "started", "exited", "proved_free", "gpu_fault", "leaving"] | None: ...
 
 Global___ConnectRequest: typing_extensions.TypeAlias = ConnectRequest
 
@@ -122,12 +134,15 @@ class Hello(google.protobuf.message.Message):
     SLOTS_FIELD_NUMBER: builtins.int
     HELD_FIELD_NUMBER: builtins.int
     PROGRAMS_FIELD_NUMBER: builtins.int
+    CLUSTER_JOB_NAME_FIELD_NUMBER: builtins.int
     node_id: builtins.str
     """Name of the node; stable over restarts of the agent."""
     boot_id: builtins.str
     """The kernel's boot id: another one proves that every older process is dead."""
     incarnation: builtins.str
     """This start of the agent."""
+    cluster_job_name: builtins.str
+    """Set by an agent that a cluster lane has asked for: the cluster job's name."""
     @property
     def slots(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[frazil.api.scheduler.v1.scheduler_pb2.GpuSlot]:
         """Its slots."""
@@ -149,8 +164,9 @@ class Hello(google.protobuf.message.Message):
         slots: collections.abc.Iterable[frazil.api.scheduler.v1.scheduler_pb2.GpuSlot] | None = ...,
         held: collections.abc.Iterable[Global___HeldSlot] | None = ...,
         programs: collections.abc.Iterable[builtins.str] | None = ...,
+        cluster_job_name: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "held", b"held", "incarnation", b"incarnation", "node_id", b"node_id", "programs", b"programs", "slots", b"slots"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "cluster_job_name", b"cluster_job_name", "held", b"held", "incarnation", b"incarnation", "node_id", b"node_id", "programs", b"programs", "slots", b"slots"]) -> None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello
 
@@ -192,21 +208,105 @@ class Beat(google.protobuf.message.Message):
 
     NUMBER_FIELD_NUMBER: builtins.int
     HELD_FIELD_NUMBER: builtins.int
+    GPUS_FIELD_NUMBER: builtins.int
     number: builtins.int
     """Counts up."""
     @property
     def held(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HeldSlot]:
         """Slots whose lock is held."""
 
+    @property
+    def gpus(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GpuUse]:
+        """Its GPUs."""
+
     def __init__(
         self,
         *,
         number: builtins.int = ...,
         held: collections.abc.Iterable[Global___HeldSlot] | None = ...,
+        gpus: collections.abc.Iterable[Global___GpuUse] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["held", b"held", "number", b"number"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gpus", b"gpus", "held", b"held", "number", b"number"]) -> None: ...
 
 Global___Beat: typing_extensions.TypeAlias = Beat
+
+@typing.final
+class GpuUse(google.protobuf.message.Message):
+    """How a GPU is used."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GPU_UUID_FIELD_NUMBER: builtins.int
+    MEMORY_USED_MIB_FIELD_NUMBER: builtins.int
+    MEMORY_TOTAL_MIB_FIELD_NUMBER: builtins.int
+    UTILIZATION_PERCENT_FIELD_NUMBER: builtins.int
+    gpu_uuid: builtins.str
+    """GPU."""
+    memory_used_mib: builtins.int
+    """Memory in use, MiB."""
+    memory_total_mib: builtins.int
+    """Memory, MiB."""
+    utilization_percent: builtins.int
+    """Utilisation, percent."""
+    def __init__(
+        self,
+        *,
+        gpu_uuid: builtins.str = ...,
+        memory_used_mib: builtins.int = ...,
+        memory_total_mib: builtins.int = ...,
+        utilization_percent: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gpu_uuid", b"gpu_uuid", "memory_total_mib", b"memory_total_mib", "memory_used_mib", b"memory_used_mib", "utilization_percent", b"utilization_percent"]) -> None: ...
+
+Global___GpuUse: typing_extensions.TypeAlias = GpuUse
+
+@typing.final
+class GpuFault(google.protobuf.message.Message):
+    """Something is wrong with a GPU."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GPU_UUID_FIELD_NUMBER: builtins.int
+    XID_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    gpu_uuid: builtins.str
+    """GPU."""
+    xid: builtins.int
+    """NVIDIA's error number; 0 when the GPU no longer answers at all."""
+    sentence: builtins.str
+    """One sentence."""
+    def __init__(
+        self,
+        *,
+        gpu_uuid: builtins.str = ...,
+        xid: builtins.int = ...,
+        sentence: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gpu_uuid", b"gpu_uuid", "sentence", b"sentence", "xid", b"xid"]) -> None: ...
+
+Global___GpuFault: typing_extensions.TypeAlias = GpuFault
+
+@typing.final
+class Leaving(google.protobuf.message.Message):
+    """The agent is about to end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    """Why, e.g. "walltime", "terminated"."""
+    seconds: builtins.float
+    """Seconds it has left."""
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        seconds: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "seconds", b"seconds"]) -> None: ...
+
+Global___Leaving: typing_extensions.TypeAlias = Leaving
 
 @typing.final
 class Started(google.protobuf.message.Message):
@@ -245,6 +345,8 @@ class Exited(google.protobuf.message.Message):
     EXIT_CODE_FIELD_NUMBER: builtins.int
     REFUSED_FIELD_NUMBER: builtins.int
     LOG_TAIL_FIELD_NUMBER: builtins.int
+    XIDS_FIELD_NUMBER: builtins.int
+    OUT_OF_MEMORY_FIELD_NUMBER: builtins.int
     lease_id: builtins.str
     """Lease."""
     epoch: builtins.int
@@ -255,6 +357,12 @@ class Exited(google.protobuf.message.Message):
     """Why the start was refused: STALE_TERM, STALE_EPOCH, SLOT_HELD, NO_PROGRAM, GPU_BUSY_EXTERNAL; empty otherwise."""
     log_tail: builtins.str
     """The end of its standard error."""
+    out_of_memory: builtins.bool
+    """It ran out of memory, on the GPU or on the host."""
+    @property
+    def xids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """NVIDIA's error numbers seen on its GPU while it ran."""
+
     def __init__(
         self,
         *,
@@ -263,9 +371,11 @@ class Exited(google.protobuf.message.Message):
         exit_code: builtins.int | None = ...,
         refused: builtins.str = ...,
         log_tail: builtins.str = ...,
+        xids: collections.abc.Iterable[builtins.int] | None = ...,
+        out_of_memory: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "epoch", b"epoch", "exit_code", b"exit_code", "lease_id", b"lease_id", "log_tail", b"log_tail", "refused", b"refused"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "epoch", b"epoch", "exit_code", b"exit_code", "lease_id", b"lease_id", "log_tail", b"log_tail", "out_of_memory", b"out_of_memory", "refused", b"refused", "xids", b"xids"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 Global___Exited: typing_extensions.TypeAlias = Exited

@@ -29,13 +29,27 @@ class Lane(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     BACKEND_FIELD_NUMBER: builtins.int
     NODE_GLOBS_FIELD_NUMBER: builtins.int
+    OPTIONS_JSON_FIELD_NUMBER: builtins.int
+    FROM_FILE_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    CLUSTER_JOBS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name."""
     backend: builtins.str
     """Backend: the file name in the scheduler's lanes folder, e.g. "node"."""
+    options_json: builtins.str
+    """Options of the backend, as JSON."""
+    from_file: builtins.bool
+    """It is written in frazil.toml and can only be changed there."""
+    problem: builtins.str
+    """What is wrong with it now, e.g. that the cluster does not answer; empty when nothing is."""
     @property
     def node_globs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Globs of node names that belong to the lane; empty means every node."""
+
+    @property
+    def cluster_jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ClusterJob]:
+        """What its cluster has of ours; empty for lanes of nodes."""
 
     def __init__(
         self,
@@ -43,10 +57,57 @@ class Lane(google.protobuf.message.Message):
         name: builtins.str = ...,
         backend: builtins.str = ...,
         node_globs: collections.abc.Iterable[builtins.str] | None = ...,
+        options_json: builtins.str = ...,
+        from_file: builtins.bool = ...,
+        problem: builtins.str = ...,
+        cluster_jobs: collections.abc.Iterable[Global___ClusterJob] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "name", b"name", "node_globs", b"node_globs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "cluster_jobs", b"cluster_jobs", "from_file", b"from_file", "name", b"name", "node_globs", b"node_globs", "options_json", b"options_json", "problem", b"problem"]) -> None: ...
 
 Global___Lane: typing_extensions.TypeAlias = Lane
+
+@typing.final
+class ClusterJob(google.protobuf.message.Message):
+    """One job on a cluster, asked for by a cluster lane: it carries the agent of one GPU slot."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CLUSTER_JOB_ID_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    CLUSTER_REASON_FIELD_NUMBER: builtins.int
+    SUBMIT_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Our name for it, also its name on the cluster."""
+    cluster_job_id: builtins.str
+    """The cluster's own identity; empty until it is known."""
+    state: builtins.str
+    """SUBMITTING, PENDING, RUNNING, CANCELLING or ENDED."""
+    cluster_reason: builtins.str
+    """The cluster's own words, e.g. "QOSMaxGRESPerUser"."""
+    @property
+    def submit_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the cluster will end it; unset when that is not known."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        cluster_job_id: builtins.str = ...,
+        state: builtins.str = ...,
+        cluster_reason: builtins.str = ...,
+        submit_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "submit_time", b"submit_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cluster_job_id", b"cluster_job_id", "cluster_reason", b"cluster_reason", "end_time", b"end_time", "name", b"name", "state", b"state", "submit_time", b"submit_time"]) -> None: ...
+
+Global___ClusterJob: typing_extensions.TypeAlias = ClusterJob
 
 @typing.final
 class Node(google.protobuf.message.Message):
@@ -68,6 +129,8 @@ class Node(google.protobuf.message.Message):
         """Silent for 20 s."""
         STATE_LOST: Node._State.ValueType  # 3
         """Silent for 60 s; its jobs may go on elsewhere, its slots wait for proof."""
+        STATE_ENDED: Node._State.ValueType  # 4
+        """Proven to be over: a cluster job that has ended."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a node."""
@@ -80,6 +143,8 @@ class Node(google.protobuf.message.Message):
     """Silent for 20 s."""
     STATE_LOST: Node.State.ValueType  # 3
     """Silent for 60 s; its jobs may go on elsewhere, its slots wait for proof."""
+    STATE_ENDED: Node.State.ValueType  # 4
+    """Proven to be over: a cluster job that has ended."""
 
     NODE_ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -152,6 +217,11 @@ class GpuSlot(google.protobuf.message.Message):
     MEMORY_MIB_FIELD_NUMBER: builtins.int
     QUARANTINED_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
+    DRAINED_FIELD_NUMBER: builtins.int
+    GPU_MEMORY_USED_MIB_FIELD_NUMBER: builtins.int
+    GPU_MEMORY_TOTAL_MIB_FIELD_NUMBER: builtins.int
+    GPU_UTILIZATION_PERCENT_FIELD_NUMBER: builtins.int
+    HANDOFF_SESSION_ID_FIELD_NUMBER: builtins.int
     slot_key: builtins.str
     """Identity: GPU uuid and slot number, "GPU-…#0"."""
     node_id: builtins.str
@@ -164,6 +234,16 @@ class GpuSlot(google.protobuf.message.Message):
     """Memory share, MiB."""
     quarantined: builtins.str
     """Why it is out of service; empty when it is not."""
+    drained: builtins.str
+    """Why no new job gets it; empty when one may."""
+    gpu_memory_used_mib: builtins.int
+    """Memory in use on the whole GPU, MiB, by the newest beat of its agent."""
+    gpu_memory_total_mib: builtins.int
+    """Memory of the whole GPU, MiB."""
+    gpu_utilization_percent: builtins.int
+    """Utilisation of the whole GPU, percent, by the newest beat."""
+    handoff_session_id: builtins.str
+    """Session to which it is being handed over, if any."""
     @property
     def lease(self) -> Global___Lease:
         """The open lease, if any."""
@@ -178,9 +258,14 @@ class GpuSlot(google.protobuf.message.Message):
         memory_mib: builtins.int = ...,
         quarantined: builtins.str = ...,
         lease: Global___Lease | None = ...,
+        drained: builtins.str = ...,
+        gpu_memory_used_mib: builtins.int = ...,
+        gpu_memory_total_mib: builtins.int = ...,
+        gpu_utilization_percent: builtins.int = ...,
+        handoff_session_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["device_name", b"device_name", "kind", b"kind", "lease", b"lease", "memory_mib", b"memory_mib", "node_id", b"node_id", "quarantined", b"quarantined", "slot_key", b"slot_key"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device_name", b"device_name", "drained", b"drained", "gpu_memory_total_mib", b"gpu_memory_total_mib", "gpu_memory_used_mib", b"gpu_memory_used_mib", "gpu_utilization_percent", b"gpu_utilization_percent", "handoff_session_id", b"handoff_session_id", "kind", b"kind", "lease", b"lease", "memory_mib", b"memory_mib", "node_id", b"node_id", "quarantined", b"quarantined", "slot_key", b"slot_key"]) -> None: ...
 
 Global___GpuSlot: typing_extensions.TypeAlias = GpuSlot
 
@@ -313,6 +398,22 @@ class Job(google.protobuf.message.Message):
     STATE_CANCELLED: Job.State.ValueType  # 8
     """Cancelled."""
 
+    @typing.final
+    class ParametersEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     JOB_ID_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
     SESSION_ID_FIELD_NUMBER: builtins.int
@@ -323,6 +424,14 @@ class Job(google.protobuf.message.Message):
     LEASE_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
     FAILURES_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    INDEFINITE_FIELD_NUMBER: builtins.int
+    PARKED_FIELD_NUMBER: builtins.int
+    GPUS_FIELD_NUMBER: builtins.int
+    GPU_MEMORY_MIN_MIB_FIELD_NUMBER: builtins.int
+    STATE_TIME_FIELD_NUMBER: builtins.int
+    STALLED_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Identity."""
     sequence: builtins.int
@@ -341,9 +450,31 @@ class Job(google.protobuf.message.Message):
     """Progress sentence from its worker."""
     failures: builtins.int
     """Times its worker died without finishing."""
+    priority: builtins.int
+    """0 to 100; the highest is served first."""
+    indefinite: builtins.bool
+    """It holds its slot until it is stopped."""
+    parked: builtins.bool
+    """A streaming job whose slot is used by another job of its session for a while; its checkpoint waits."""
+    gpu_memory_min_mib: builtins.int
+    """Memory it needs on a GPU slot, MiB."""
+    stalled: builtins.bool
+    """It is running, has input and makes no progress."""
     @property
     def lease(self) -> Global___Lease:
         """Newest lease."""
+
+    @property
+    def gpus(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """GPUs or GPU slots it is bound to; empty means its whole lane."""
+
+    @property
+    def state_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Since when it is in its state."""
+
+    @property
+    def parameters(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Parameters of an auxiliary job."""
 
     def __init__(
         self,
@@ -358,9 +489,17 @@ class Job(google.protobuf.message.Message):
         lease: Global___Lease | None = ...,
         progress: builtins.str = ...,
         failures: builtins.int = ...,
+        priority: builtins.int = ...,
+        indefinite: builtins.bool = ...,
+        parked: builtins.bool = ...,
+        gpus: collections.abc.Iterable[builtins.str] | None = ...,
+        gpu_memory_min_mib: builtins.int = ...,
+        state_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        stalled: builtins.bool = ...,
+        parameters: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["failures", b"failures", "job_id", b"job_id", "job_type", b"job_type", "lane", b"lane", "lease", b"lease", "progress", b"progress", "reason", b"reason", "sequence", b"sequence", "session_id", b"session_id", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease", "state_time", b"state_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["failures", b"failures", "gpu_memory_min_mib", b"gpu_memory_min_mib", "gpus", b"gpus", "indefinite", b"indefinite", "job_id", b"job_id", "job_type", b"job_type", "lane", b"lane", "lease", b"lease", "parameters", b"parameters", "parked", b"parked", "priority", b"priority", "progress", b"progress", "reason", b"reason", "sequence", b"sequence", "session_id", b"session_id", "stalled", b"stalled", "state", b"state", "state_time", b"state_time"]) -> None: ...
 
 Global___Job: typing_extensions.TypeAlias = Job
 
@@ -540,7 +679,9 @@ class ExplainWaitResponse(google.protobuf.message.Message):
     BLOCKERS_FIELD_NUMBER: builtins.int
     REMEDY_FIELD_NUMBER: builtins.int
     reason: builtins.str
-    """Stable code: NOT_WAITING, NO_NODE, LANE_TOO_SMALL, LANE_HELD, LANE_BUSY, LANE_QUARANTINED."""
+    """Stable code: NOT_WAITING, NO_NODE, LANE_TOO_SMALL, LANE_HELD, LANE_BUSY, LANE_QUARANTINED, GPUS_BUSY (those it is bound
+    to), PARKED, BACKING_OFF, CLUSTER_PENDING.
+    """
     sentence: builtins.str
     """One sentence."""
     position: builtins.int
@@ -682,3 +823,247 @@ class FenceNodeRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attested_by", b"attested_by", "node_id", b"node_id", "request_id", b"request_id"]) -> None: ...
 
 Global___FenceNodeRequest: typing_extensions.TypeAlias = FenceNodeRequest
+
+@typing.final
+class CreateLaneRequest(google.protobuf.message.Message):
+    """Asks for a new lane."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    @property
+    def lane(self) -> Global___Lane:
+        """Name, backend and options are read."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        lane: Global___Lane | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lane", b"lane"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lane", b"lane", "request_id", b"request_id"]) -> None: ...
+
+Global___CreateLaneRequest: typing_extensions.TypeAlias = CreateLaneRequest
+
+@typing.final
+class UpdateLaneRequest(google.protobuf.message.Message):
+    """Asks to change a lane."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    @property
+    def lane(self) -> Global___Lane:
+        """Name and options are read."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        lane: Global___Lane | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lane", b"lane"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lane", b"lane", "request_id", b"request_id"]) -> None: ...
+
+Global___UpdateLaneRequest: typing_extensions.TypeAlias = UpdateLaneRequest
+
+@typing.final
+class DeleteLaneRequest(google.protobuf.message.Message):
+    """Asks to remove a lane."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    name: builtins.str
+    """Name."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "request_id", b"request_id"]) -> None: ...
+
+Global___DeleteLaneRequest: typing_extensions.TypeAlias = DeleteLaneRequest
+
+@typing.final
+class DeleteLaneResponse(google.protobuf.message.Message):
+    """Empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___DeleteLaneResponse: typing_extensions.TypeAlias = DeleteLaneResponse
+
+@typing.final
+class SubmitJobRequest(google.protobuf.message.Message):
+    """Asks to queue an auxiliary job."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ParametersEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    JOB_TYPE_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    GPUS_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name of the session."""
+    job_type: builtins.str
+    """Job type, e.g. "abinitio"."""
+    lane: builtins.str
+    """Lane; empty means the session's auxiliary lane."""
+    priority: builtins.int
+    """0 to 100; unset means the session's."""
+    @property
+    def gpus(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """GPUs (uuid) or GPU slots (slot key) it is bound to; empty means the session's, or the whole lane."""
+
+    @property
+    def parameters(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Parameters by name; what a job type knows is in its declaration."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        job_type: builtins.str = ...,
+        lane: builtins.str = ...,
+        gpus: collections.abc.Iterable[builtins.str] | None = ...,
+        priority: builtins.int | None = ...,
+        parameters: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_priority", b"_priority", "priority", b"priority"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_priority", b"_priority", "gpus", b"gpus", "job_type", b"job_type", "lane", b"lane", "parameters", b"parameters", "priority", b"priority", "request_id", b"request_id", "session", b"session"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_priority", b"_priority"]) -> typing.Literal["priority"] | None: ...
+
+Global___SubmitJobRequest: typing_extensions.TypeAlias = SubmitJobRequest
+
+@typing.final
+class SetJobPriorityRequest(google.protobuf.message.Message):
+    """Asks to change a priority."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    job_id: builtins.str
+    """Identity."""
+    priority: builtins.int
+    """0 to 100."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+        priority: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "priority", b"priority", "request_id", b"request_id"]) -> None: ...
+
+Global___SetJobPriorityRequest: typing_extensions.TypeAlias = SetJobPriorityRequest
+
+@typing.final
+class KillJobRequest(google.protobuf.message.Message):
+    """Asks to kill."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    job_id: builtins.str
+    """Identity."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "request_id", b"request_id"]) -> None: ...
+
+Global___KillJobRequest: typing_extensions.TypeAlias = KillJobRequest
+
+@typing.final
+class RequeueJobRequest(google.protobuf.message.Message):
+    """Asks to requeue."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    job_id: builtins.str
+    """Identity."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "request_id", b"request_id"]) -> None: ...
+
+Global___RequeueJobRequest: typing_extensions.TypeAlias = RequeueJobRequest
+
+@typing.final
+class DrainGpuRequest(google.protobuf.message.Message):
+    """Asks to drain a GPU."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SLOT_KEY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    slot_key: builtins.str
+    """Slot."""
+    reason: builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        slot_key: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "request_id", b"request_id", "slot_key", b"slot_key"]) -> None: ...
+
+Global___DrainGpuRequest: typing_extensions.TypeAlias = DrainGpuRequest

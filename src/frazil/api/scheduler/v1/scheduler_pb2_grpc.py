@@ -45,6 +45,21 @@ class SchedulerServiceStub(object):
                 request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ListLanesRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ListLanesResponse.FromString,
                 _registered_method=True)
+        self.CreateLane = channel.unary_unary(
+                '/frazil.api.scheduler.v1.SchedulerService/CreateLane',
+                request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.CreateLaneRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Lane.FromString,
+                _registered_method=True)
+        self.UpdateLane = channel.unary_unary(
+                '/frazil.api.scheduler.v1.SchedulerService/UpdateLane',
+                request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateLaneRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Lane.FromString,
+                _registered_method=True)
+        self.DeleteLane = channel.unary_unary(
+                '/frazil.api.scheduler.v1.SchedulerService/DeleteLane',
+                request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.DeleteLaneRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.DeleteLaneResponse.FromString,
+                _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/frazil.api.scheduler.v1.SchedulerService/ListJobs',
                 request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ListJobsRequest.SerializeToString,
@@ -53,6 +68,26 @@ class SchedulerServiceStub(object):
         self.GetJob = channel.unary_unary(
                 '/frazil.api.scheduler.v1.SchedulerService/GetJob',
                 request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
+                _registered_method=True)
+        self.SubmitJob = channel.unary_unary(
+                '/frazil.api.scheduler.v1.SchedulerService/SubmitJob',
+                request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.SubmitJobRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
+                _registered_method=True)
+        self.SetJobPriority = channel.unary_unary(
+                '/frazil.api.scheduler.v1.SchedulerService/SetJobPriority',
+                request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.SetJobPriorityRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
+                _registered_method=True)
+        self.KillJob = channel.unary_unary(
+                '/frazil.api.scheduler.v1.SchedulerService/KillJob',
+                request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.KillJobRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
+                _registered_method=True)
+        self.RequeueJob = channel.unary_unary(
+                '/frazil.api.scheduler.v1.SchedulerService/RequeueJob',
+                request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.RequeueJobRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
                 _registered_method=True)
         self.CancelJob = channel.unary_unary(
@@ -64,6 +99,11 @@ class SchedulerServiceStub(object):
                 '/frazil.api.scheduler.v1.SchedulerService/ExplainWait',
                 request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainWaitRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainWaitResponse.FromString,
+                _registered_method=True)
+        self.DrainGpu = channel.unary_unary(
+                '/frazil.api.scheduler.v1.SchedulerService/DrainGpu',
+                request_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.DrainGpuRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.GpuSlot.FromString,
                 _registered_method=True)
         self.QuarantineGpu = channel.unary_unary(
                 '/frazil.api.scheduler.v1.SchedulerService/QuarantineGpu',
@@ -100,6 +140,27 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateLane(self, request, context):
+        """Adds a lane; it stays over restarts. ALREADY_EXISTS if another has the name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateLane(self, request, context):
+        """Changes a lane's options. A lane of frazil.toml is changed there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLane(self, request, context):
+        """Removes a lane that no session names and no job runs in. A lane of frazil.toml is removed there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListJobs(self, request, context):
         """Lists jobs in queue order.
         """
@@ -109,6 +170,34 @@ class SchedulerServiceServicer(object):
 
     def GetJob(self, request, context):
         """Returns one job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitJob(self, request, context):
+        """Queues an auxiliary job of a session, e.g. ab-initio. What fits no slot of the lane is refused at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetJobPriority(self, request, context):
+        """Changes a job's priority in the queue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KillJob(self, request, context):
+        """Ends a job's worker at once, without a checkpoint; the job is cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequeueJob(self, request, context):
+        """Puts a job back into the queue: a running one after a checkpoint, a failed or cancelled one as it ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,15 +217,22 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainGpu(self, request, context):
+        """Gives a GPU to nobody else once its present jobs have ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def QuarantineGpu(self, request, context):
-        """Takes a GPU out of service.
+        """Takes a GPU out of service; its jobs are stopped and go on elsewhere.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClearGpu(self, request, context):
-        """Puts a quarantined GPU back into service after a probe by its agent.
+        """Puts a drained or quarantined GPU back into service, a quarantined one after a probe by its agent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +258,21 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ListLanesRequest.FromString,
                     response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ListLanesResponse.SerializeToString,
             ),
+            'CreateLane': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateLane,
+                    request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.CreateLaneRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Lane.SerializeToString,
+            ),
+            'UpdateLane': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateLane,
+                    request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateLaneRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Lane.SerializeToString,
+            ),
+            'DeleteLane': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLane,
+                    request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.DeleteLaneRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.DeleteLaneResponse.SerializeToString,
+            ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
                     request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ListJobsRequest.FromString,
@@ -170,6 +281,26 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.GetJobRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.SerializeToString,
+            ),
+            'SubmitJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitJob,
+                    request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.SubmitJobRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.SerializeToString,
+            ),
+            'SetJobPriority': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetJobPriority,
+                    request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.SetJobPriorityRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.SerializeToString,
+            ),
+            'KillJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.KillJob,
+                    request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.KillJobRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.SerializeToString,
+            ),
+            'RequeueJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequeueJob,
+                    request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.RequeueJobRequest.FromString,
                     response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
@@ -181,6 +312,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ExplainWait,
                     request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainWaitRequest.FromString,
                     response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainWaitResponse.SerializeToString,
+            ),
+            'DrainGpu': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainGpu,
+                    request_deserializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.DrainGpuRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.GpuSlot.SerializeToString,
             ),
             'QuarantineGpu': grpc.unary_unary_rpc_method_handler(
                     servicer.QuarantineGpu,
@@ -264,6 +400,87 @@ class SchedulerService(object):
             _registered_method=True)
 
     @staticmethod
+    def CreateLane(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.scheduler.v1.SchedulerService/CreateLane',
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.CreateLaneRequest.SerializeToString,
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Lane.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateLane(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.scheduler.v1.SchedulerService/UpdateLane',
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.UpdateLaneRequest.SerializeToString,
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Lane.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLane(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.scheduler.v1.SchedulerService/DeleteLane',
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.DeleteLaneRequest.SerializeToString,
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.DeleteLaneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListJobs(request,
             target,
             options=(),
@@ -306,6 +523,114 @@ class SchedulerService(object):
             target,
             '/frazil.api.scheduler.v1.SchedulerService/GetJob',
             frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.GetJobRequest.SerializeToString,
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.scheduler.v1.SchedulerService/SubmitJob',
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.SubmitJobRequest.SerializeToString,
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetJobPriority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.scheduler.v1.SchedulerService/SetJobPriority',
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.SetJobPriorityRequest.SerializeToString,
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KillJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.scheduler.v1.SchedulerService/KillJob',
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.KillJobRequest.SerializeToString,
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequeueJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.scheduler.v1.SchedulerService/RequeueJob',
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.RequeueJobRequest.SerializeToString,
             frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.Job.FromString,
             options,
             channel_credentials,
@@ -361,6 +686,33 @@ class SchedulerService(object):
             '/frazil.api.scheduler.v1.SchedulerService/ExplainWait',
             frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainWaitRequest.SerializeToString,
             frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainWaitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainGpu(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.scheduler.v1.SchedulerService/DrainGpu',
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.DrainGpuRequest.SerializeToString,
+            frazil_dot_api_dot_scheduler_dot_v1_dot_scheduler__pb2.GpuSlot.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,54 @@ _SchedulerServiceListLanesType = typing_extensions.TypeVar(
     ],
 )
 
+_SchedulerServiceCreateLaneType = typing_extensions.TypeVar(
+    '_SchedulerServiceCreateLaneType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.CreateLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Lane,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.CreateLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Lane,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.CreateLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Lane,
+    ],
+)
+
+_SchedulerServiceUpdateLaneType = typing_extensions.TypeVar(
+    '_SchedulerServiceUpdateLaneType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.UpdateLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Lane,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.UpdateLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Lane,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.UpdateLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Lane,
+    ],
+)
+
+_SchedulerServiceDeleteLaneType = typing_extensions.TypeVar(
+    '_SchedulerServiceDeleteLaneType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneResponse,
+    ],
+)
+
 _SchedulerServiceListJobsType = typing_extensions.TypeVar(
     '_SchedulerServiceListJobsType',
     grpc.UnaryUnaryMultiCallable[
@@ -85,6 +133,70 @@ _SchedulerServiceGetJobType = typing_extensions.TypeVar(
     ],
     default=grpc.UnaryUnaryMultiCallable[
         frazil.api.scheduler.v1.scheduler_pb2.GetJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+)
+
+_SchedulerServiceSubmitJobType = typing_extensions.TypeVar(
+    '_SchedulerServiceSubmitJobType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.SubmitJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.SubmitJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.SubmitJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+)
+
+_SchedulerServiceSetJobPriorityType = typing_extensions.TypeVar(
+    '_SchedulerServiceSetJobPriorityType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.SetJobPriorityRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.SetJobPriorityRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.SetJobPriorityRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+)
+
+_SchedulerServiceKillJobType = typing_extensions.TypeVar(
+    '_SchedulerServiceKillJobType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.KillJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.KillJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.KillJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+)
+
+_SchedulerServiceRequeueJobType = typing_extensions.TypeVar(
+    '_SchedulerServiceRequeueJobType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.RequeueJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.RequeueJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.RequeueJobRequest,
         frazil.api.scheduler.v1.scheduler_pb2.Job,
     ],
 )
@@ -118,6 +230,22 @@ _SchedulerServiceExplainWaitType = typing_extensions.TypeVar(
     default=grpc.UnaryUnaryMultiCallable[
         frazil.api.scheduler.v1.scheduler_pb2.ExplainWaitRequest,
         frazil.api.scheduler.v1.scheduler_pb2.ExplainWaitResponse,
+    ],
+)
+
+_SchedulerServiceDrainGpuType = typing_extensions.TypeVar(
+    '_SchedulerServiceDrainGpuType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.DrainGpuRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.GpuSlot,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.DrainGpuRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.GpuSlot,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.DrainGpuRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.GpuSlot,
     ],
 )
 
@@ -169,7 +297,7 @@ _SchedulerServiceFenceNodeType = typing_extensions.TypeVar(
     ],
 )
 
-class SchedulerServiceStub(typing.Generic[_SchedulerServiceListNodesType, _SchedulerServiceListLanesType, _SchedulerServiceListJobsType, _SchedulerServiceGetJobType, _SchedulerServiceCancelJobType, _SchedulerServiceExplainWaitType, _SchedulerServiceQuarantineGpuType, _SchedulerServiceClearGpuType, _SchedulerServiceFenceNodeType]):
+class SchedulerServiceStub(typing.Generic[_SchedulerServiceListNodesType, _SchedulerServiceListLanesType, _SchedulerServiceCreateLaneType, _SchedulerServiceUpdateLaneType, _SchedulerServiceDeleteLaneType, _SchedulerServiceListJobsType, _SchedulerServiceGetJobType, _SchedulerServiceSubmitJobType, _SchedulerServiceSetJobPriorityType, _SchedulerServiceKillJobType, _SchedulerServiceRequeueJobType, _SchedulerServiceCancelJobType, _SchedulerServiceExplainWaitType, _SchedulerServiceDrainGpuType, _SchedulerServiceQuarantineGpuType, _SchedulerServiceClearGpuType, _SchedulerServiceFenceNodeType]):
     """The resource view, and the operator's levers."""
 
     @typing.overload
@@ -183,11 +311,39 @@ class SchedulerServiceStub(typing.Generic[_SchedulerServiceListNodesType, _Sched
             frazil.api.scheduler.v1.scheduler_pb2.ListLanesResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.CreateLaneRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Lane,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.UpdateLaneRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Lane,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             frazil.api.scheduler.v1.scheduler_pb2.ListJobsRequest,
             frazil.api.scheduler.v1.scheduler_pb2.ListJobsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             frazil.api.scheduler.v1.scheduler_pb2.GetJobRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Job,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.SubmitJobRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Job,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.SetJobPriorityRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Job,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.KillJobRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Job,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.RequeueJobRequest,
             frazil.api.scheduler.v1.scheduler_pb2.Job,
         ],
         grpc.UnaryUnaryMultiCallable[
@@ -197,6 +353,10 @@ class SchedulerServiceStub(typing.Generic[_SchedulerServiceListNodesType, _Sched
         grpc.UnaryUnaryMultiCallable[
             frazil.api.scheduler.v1.scheduler_pb2.ExplainWaitRequest,
             frazil.api.scheduler.v1.scheduler_pb2.ExplainWaitResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.DrainGpuRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.GpuSlot,
         ],
         grpc.UnaryUnaryMultiCallable[
             frazil.api.scheduler.v1.scheduler_pb2.QuarantineGpuRequest,
@@ -223,11 +383,39 @@ class SchedulerServiceStub(typing.Generic[_SchedulerServiceListNodesType, _Sched
             frazil.api.scheduler.v1.scheduler_pb2.ListLanesResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.CreateLaneRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Lane,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.UpdateLaneRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Lane,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.scheduler.v1.scheduler_pb2.ListJobsRequest,
             frazil.api.scheduler.v1.scheduler_pb2.ListJobsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.scheduler.v1.scheduler_pb2.GetJobRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Job,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.SubmitJobRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Job,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.SetJobPriorityRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Job,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.KillJobRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.Job,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.RequeueJobRequest,
             frazil.api.scheduler.v1.scheduler_pb2.Job,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
@@ -237,6 +425,10 @@ class SchedulerServiceStub(typing.Generic[_SchedulerServiceListNodesType, _Sched
         grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.scheduler.v1.scheduler_pb2.ExplainWaitRequest,
             frazil.api.scheduler.v1.scheduler_pb2.ExplainWaitResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.scheduler.v1.scheduler_pb2.DrainGpuRequest,
+            frazil.api.scheduler.v1.scheduler_pb2.GpuSlot,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.scheduler.v1.scheduler_pb2.QuarantineGpuRequest,
@@ -258,11 +450,32 @@ class SchedulerServiceStub(typing.Generic[_SchedulerServiceListNodesType, _Sched
     ListLanes: _SchedulerServiceListLanesType
     """Lists lanes."""
 
+    CreateLane: _SchedulerServiceCreateLaneType
+    """Adds a lane; it stays over restarts. ALREADY_EXISTS if another has the name."""
+
+    UpdateLane: _SchedulerServiceUpdateLaneType
+    """Changes a lane's options. A lane of frazil.toml is changed there."""
+
+    DeleteLane: _SchedulerServiceDeleteLaneType
+    """Removes a lane that no session names and no job runs in. A lane of frazil.toml is removed there."""
+
     ListJobs: _SchedulerServiceListJobsType
     """Lists jobs in queue order."""
 
     GetJob: _SchedulerServiceGetJobType
     """Returns one job."""
+
+    SubmitJob: _SchedulerServiceSubmitJobType
+    """Queues an auxiliary job of a session, e.g. ab-initio. What fits no slot of the lane is refused at once."""
+
+    SetJobPriority: _SchedulerServiceSetJobPriorityType
+    """Changes a job's priority in the queue."""
+
+    KillJob: _SchedulerServiceKillJobType
+    """Ends a job's worker at once, without a checkpoint; the job is cancelled."""
+
+    RequeueJob: _SchedulerServiceRequeueJobType
+    """Puts a job back into the queue: a running one after a checkpoint, a failed or cancelled one as it ended."""
 
     CancelJob: _SchedulerServiceCancelJobType
     """Cancels a job; its GPU slot is released once its worker is proven dead."""
@@ -270,11 +483,14 @@ class SchedulerServiceStub(typing.Generic[_SchedulerServiceListNodesType, _Sched
     ExplainWait: _SchedulerServiceExplainWaitType
     """Says why a job waits and who blocks it."""
 
+    DrainGpu: _SchedulerServiceDrainGpuType
+    """Gives a GPU to nobody else once its present jobs have ended."""
+
     QuarantineGpu: _SchedulerServiceQuarantineGpuType
-    """Takes a GPU out of service."""
+    """Takes a GPU out of service; its jobs are stopped and go on elsewhere."""
 
     ClearGpu: _SchedulerServiceClearGpuType
-    """Puts a quarantined GPU back into service after a probe by its agent."""
+    """Puts a drained or quarantined GPU back into service, a quarantined one after a probe by its agent."""
 
     FenceNode: _SchedulerServiceFenceNodeType
     """A person attests that every process on a lost node is dead: its leases are freed without proof from the node."""
@@ -289,11 +505,39 @@ SchedulerServiceAsyncStub: typing_extensions.TypeAlias = SchedulerServiceStub[
         frazil.api.scheduler.v1.scheduler_pb2.ListLanesResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.CreateLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Lane,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.UpdateLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Lane,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.scheduler.v1.scheduler_pb2.ListJobsRequest,
         frazil.api.scheduler.v1.scheduler_pb2.ListJobsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.scheduler.v1.scheduler_pb2.GetJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.SubmitJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.SetJobPriorityRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.KillJobRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.Job,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.RequeueJobRequest,
         frazil.api.scheduler.v1.scheduler_pb2.Job,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
@@ -303,6 +547,10 @@ SchedulerServiceAsyncStub: typing_extensions.TypeAlias = SchedulerServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.scheduler.v1.scheduler_pb2.ExplainWaitRequest,
         frazil.api.scheduler.v1.scheduler_pb2.ExplainWaitResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.scheduler.v1.scheduler_pb2.DrainGpuRequest,
+        frazil.api.scheduler.v1.scheduler_pb2.GpuSlot,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.scheduler.v1.scheduler_pb2.QuarantineGpuRequest,
@@ -338,6 +586,30 @@ class SchedulerServiceServicer(metaclass=abc.ABCMeta):
         """Lists lanes."""
 
     @abc.abstractmethod
+    def CreateLane(
+        self,
+        request: frazil.api.scheduler.v1.scheduler_pb2.CreateLaneRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.Lane, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.Lane]]:
+        """Adds a lane; it stays over restarts. ALREADY_EXISTS if another has the name."""
+
+    @abc.abstractmethod
+    def UpdateLane(
+        self,
+        request: frazil.api.scheduler.v1.scheduler_pb2.UpdateLaneRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.Lane, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.Lane]]:
+        """Changes a lane's options. A lane of frazil.toml is changed there."""
+
+    @abc.abstractmethod
+    def DeleteLane(
+        self,
+        request: frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneResponse, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.DeleteLaneResponse]]:
+        """Removes a lane that no session names and no job runs in. A lane of frazil.toml is removed there."""
+
+    @abc.abstractmethod
     def ListJobs(
         self,
         request: frazil.api.scheduler.v1.scheduler_pb2.ListJobsRequest,
@@ -352,6 +624,38 @@ class SchedulerServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.Job, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.Job]]:
         """Returns one job."""
+
+    @abc.abstractmethod
+    def SubmitJob(
+        self,
+        request: frazil.api.scheduler.v1.scheduler_pb2.SubmitJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.Job, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.Job]]:
+        """Queues an auxiliary job of a session, e.g. ab-initio. What fits no slot of the lane is refused at once."""
+
+    @abc.abstractmethod
+    def SetJobPriority(
+        self,
+        request: frazil.api.scheduler.v1.scheduler_pb2.SetJobPriorityRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.Job, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.Job]]:
+        """Changes a job's priority in the queue."""
+
+    @abc.abstractmethod
+    def KillJob(
+        self,
+        request: frazil.api.scheduler.v1.scheduler_pb2.KillJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.Job, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.Job]]:
+        """Ends a job's worker at once, without a checkpoint; the job is cancelled."""
+
+    @abc.abstractmethod
+    def RequeueJob(
+        self,
+        request: frazil.api.scheduler.v1.scheduler_pb2.RequeueJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.Job, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.Job]]:
+        """Puts a job back into the queue: a running one after a checkpoint, a failed or cancelled one as it ended."""
 
     @abc.abstractmethod
     def CancelJob(
@@ -370,12 +674,20 @@ class SchedulerServiceServicer(metaclass=abc.ABCMeta):
         """Says why a job waits and who blocks it."""
 
     @abc.abstractmethod
+    def DrainGpu(
+        self,
+        request: frazil.api.scheduler.v1.scheduler_pb2.DrainGpuRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.GpuSlot, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.GpuSlot]]:
+        """Gives a GPU to nobody else once its present jobs have ended."""
+
+    @abc.abstractmethod
     def QuarantineGpu(
         self,
         request: frazil.api.scheduler.v1.scheduler_pb2.QuarantineGpuRequest,
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.GpuSlot, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.GpuSlot]]:
-        """Takes a GPU out of service."""
+        """Takes a GPU out of service; its jobs are stopped and go on elsewhere."""
 
     @abc.abstractmethod
     def ClearGpu(
@@ -383,7 +695,7 @@ class SchedulerServiceServicer(metaclass=abc.ABCMeta):
         request: frazil.api.scheduler.v1.scheduler_pb2.ClearGpuRequest,
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.scheduler.v1.scheduler_pb2.GpuSlot, collections.abc.Awaitable[frazil.api.scheduler.v1.scheduler_pb2.GpuSlot]]:
-        """Puts a quarantined GPU back into service after a probe by its agent."""
+        """Puts a drained or quarantined GPU back into service, a quarantined one after a probe by its agent."""
 
     @abc.abstractmethod
     def FenceNode(

@@ -88,6 +88,8 @@ class Session(google.protobuf.message.Message):
     SCAN_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    COMPUTE_NEXT_FIELD_NUMBER: builtins.int
+    SLOT_SWITCH_FIELD_NUMBER: builtins.int
     session_id: builtins.str
     """Output only. Identity, given by the scheduler."""
     name: builtins.str
@@ -122,6 +124,14 @@ class Session(google.protobuf.message.Message):
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """References of the LIMS: proposal, visit, sample, grid, booking."""
 
+    @property
+    def compute_next(self) -> Global___ComputeResources:
+        """Output only. Compute resources from the next start on; unset when nothing is to change."""
+
+    @property
+    def slot_switch(self) -> Global___SlotSwitch:
+        """Output only. The newest hand-over of slots inside the session; unset when there was none."""
+
     def __init__(
         self,
         *,
@@ -136,9 +146,11 @@ class Session(google.protobuf.message.Message):
         scan: Global___ScanStatus | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        compute_next: Global___ComputeResources | None = ...,
+        slot_switch: Global___SlotSwitch | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["compute", b"compute", "counts", b"counts", "create_time", b"create_time", "parameters", b"parameters", "scan", b"scan"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["compute", b"compute", "counts", b"counts", "create_time", b"create_time", "folder", b"folder", "labels", b"labels", "name", b"name", "parameters", b"parameters", "scan", b"scan", "session_id", b"session_id", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["compute", b"compute", "compute_next", b"compute_next", "counts", b"counts", "create_time", b"create_time", "parameters", b"parameters", "scan", b"scan", "slot_switch", b"slot_switch"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["compute", b"compute", "compute_next", b"compute_next", "counts", b"counts", "create_time", b"create_time", "folder", b"folder", "labels", b"labels", "name", b"name", "parameters", b"parameters", "scan", b"scan", "session_id", b"session_id", "slot_switch", b"slot_switch", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
 
 Global___Session: typing_extensions.TypeAlias = Session
 
@@ -168,6 +180,8 @@ class SessionParameters(google.protobuf.message.Message):
     CLASS_MAX_RESOLUTION_ANGSTROM_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     UNTIL_FIELD_NUMBER: builtins.int
+    CAMERA_FIELD_NUMBER: builtins.int
+    SYMMETRY_FIELD_NUMBER: builtins.int
     movie_folder: builtins.str
     """Absolute path of the folder with the movies; never written to."""
     movie_glob: builtins.str
@@ -208,6 +222,12 @@ class SessionParameters(google.protobuf.message.Message):
     """Seed of every random choice."""
     until: builtins.str
     """Last stage to run: "preprocess" or "class2d"; empty means all."""
+    camera: builtins.str
+    """Camera, for the GPU memory a job needs: "k2", "k2-super-resolution", "k3", "k3-super-resolution", "falcon3", "falcon4",
+    "falcon4-eer"; empty means unknown.
+    """
+    symmetry: builtins.str
+    """Point group of the particle in RELION's notation, e.g. "C1", "D8"; empty means C1."""
     def __init__(
         self,
         *,
@@ -231,9 +251,11 @@ class SessionParameters(google.protobuf.message.Message):
         class_max_resolution_angstrom: builtins.float = ...,
         seed: builtins.int = ...,
         until: builtins.str = ...,
+        camera: builtins.str = ...,
+        symmetry: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "pixel_size_angstrom", b"pixel_size_angstrom", "spherical_aberration_mm", b"spherical_aberration_mm", "voltage_kv", b"voltage_kv"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "pixel_size_angstrom", b"pixel_size_angstrom", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "camera", b"camera", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "pixel_size_angstrom", b"pixel_size_angstrom", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "symmetry", b"symmetry", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_amplitude_contrast", b"_amplitude_contrast"]) -> typing.Literal["amplitude_contrast"] | None: ...
     @typing.overload
@@ -249,29 +271,350 @@ Global___SessionParameters: typing_extensions.TypeAlias = SessionParameters
 
 @typing.final
 class ComputeResources(google.protobuf.message.Message):
-    """Where a session's jobs run."""
+    """Where a session's jobs run, and when it takes and releases GPU slots."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _AutoPause:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _AutoPauseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ComputeResources._AutoPause.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        AUTO_PAUSE_UNSPECIFIED: ComputeResources._AutoPause.ValueType  # 0
+        """Never."""
+        AUTO_PAUSE_GRACEFUL: ComputeResources._AutoPause.ValueType  # 1
+        """Once nothing has arrived for a while and everything, streaming jobs included, is up to date."""
+        AUTO_PAUSE_IMMEDIATE: ComputeResources._AutoPause.ValueType  # 2
+        """Once nothing has arrived for a while and every exposure is processed."""
+
+    class AutoPause(_AutoPause, metaclass=_AutoPauseEnumTypeWrapper):
+        """When a session pauses by itself."""
+
+    AUTO_PAUSE_UNSPECIFIED: ComputeResources.AutoPause.ValueType  # 0
+    """Never."""
+    AUTO_PAUSE_GRACEFUL: ComputeResources.AutoPause.ValueType  # 1
+    """Once nothing has arrived for a while and everything, streaming jobs included, is up to date."""
+    AUTO_PAUSE_IMMEDIATE: ComputeResources.AutoPause.ValueType  # 2
+    """Once nothing has arrived for a while and every exposure is processed."""
+
+    class _StreamingStart:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _StreamingStartEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ComputeResources._StreamingStart.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        STREAMING_START_UNSPECIFIED: ComputeResources._StreamingStart.ValueType  # 0
+        """With the session."""
+        STREAMING_START_ON_REQUEST: ComputeResources._StreamingStart.ValueType  # 1
+        """When somebody starts them: until then the reconstruction lane's GPUs stay free for others."""
+
+    class StreamingStart(_StreamingStart, metaclass=_StreamingStartEnumTypeWrapper):
+        """When streaming jobs enter the queue."""
+
+    STREAMING_START_UNSPECIFIED: ComputeResources.StreamingStart.ValueType  # 0
+    """With the session."""
+    STREAMING_START_ON_REQUEST: ComputeResources.StreamingStart.ValueType  # 1
+    """When somebody starts them: until then the reconstruction lane's GPUs stay free for others."""
 
     PREPROCESSING_LANE_FIELD_NUMBER: builtins.int
     PREPROCESSING_WORKERS_FIELD_NUMBER: builtins.int
     RECONSTRUCTION_LANE_FIELD_NUMBER: builtins.int
+    AUXILIARY_LANE_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    PREPROCESSING_GPUS_FIELD_NUMBER: builtins.int
+    RECONSTRUCTION_GPUS_FIELD_NUMBER: builtins.int
+    AUXILIARY_GPUS_FIELD_NUMBER: builtins.int
+    WAIT_FOR_EXPOSURES_FIELD_NUMBER: builtins.int
+    AUTO_PAUSE_FIELD_NUMBER: builtins.int
+    AUTO_PAUSE_IDLE_MINUTES_FIELD_NUMBER: builtins.int
+    STREAMING_START_FIELD_NUMBER: builtins.int
+    ALTERNATION_FIELD_NUMBER: builtins.int
     preprocessing_lane: builtins.str
     """Lane of the preprocessing workers; empty means "default"."""
     preprocessing_workers: builtins.int
     """Number of preprocessing workers; 0 means 1."""
     reconstruction_lane: builtins.str
     """Lane of the streaming jobs; empty means "default"."""
+    auxiliary_lane: builtins.str
+    """Lane of the auxiliary jobs; empty means "default"."""
+    priority: builtins.int
+    """Priority of the session's jobs, 0 to 100; the highest is served first, equal ones in the order they came."""
+    wait_for_exposures: builtins.bool
+    """No slot is taken until the first movie is there."""
+    auto_pause: Global___ComputeResources.AutoPause.ValueType
+    """When the session pauses by itself."""
+    auto_pause_idle_minutes: builtins.int
+    """Minutes without a new movie before it does; 0 means 10."""
+    streaming_start: Global___ComputeResources.StreamingStart.ValueType
+    """When streaming jobs enter the queue."""
+    @property
+    def preprocessing_gpus(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """GPUs (uuid) or GPU slots (slot key) to which the preprocessing workers are bound; empty means the whole lane."""
+
+    @property
+    def reconstruction_gpus(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The same for the streaming jobs."""
+
+    @property
+    def auxiliary_gpus(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The same for the auxiliary jobs."""
+
+    @property
+    def alternation(self) -> Global___Alternation:
+        """Automatic alternation on few GPUs; unset means off."""
+
     def __init__(
         self,
         *,
         preprocessing_lane: builtins.str = ...,
         preprocessing_workers: builtins.int = ...,
         reconstruction_lane: builtins.str = ...,
+        auxiliary_lane: builtins.str = ...,
+        priority: builtins.int = ...,
+        preprocessing_gpus: collections.abc.Iterable[builtins.str] | None = ...,
+        reconstruction_gpus: collections.abc.Iterable[builtins.str] | None = ...,
+        auxiliary_gpus: collections.abc.Iterable[builtins.str] | None = ...,
+        wait_for_exposures: builtins.bool = ...,
+        auto_pause: Global___ComputeResources.AutoPause.ValueType = ...,
+        auto_pause_idle_minutes: builtins.int = ...,
+        streaming_start: Global___ComputeResources.StreamingStart.ValueType = ...,
+        alternation: Global___Alternation | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["preprocessing_lane", b"preprocessing_lane", "preprocessing_workers", b"preprocessing_workers", "reconstruction_lane", b"reconstruction_lane"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["alternation", b"alternation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["alternation", b"alternation", "auto_pause", b"auto_pause", "auto_pause_idle_minutes", b"auto_pause_idle_minutes", "auxiliary_gpus", b"auxiliary_gpus", "auxiliary_lane", b"auxiliary_lane", "preprocessing_gpus", b"preprocessing_gpus", "preprocessing_lane", b"preprocessing_lane", "preprocessing_workers", b"preprocessing_workers", "priority", b"priority", "reconstruction_gpus", b"reconstruction_gpus", "reconstruction_lane", b"reconstruction_lane", "streaming_start", b"streaming_start", "wait_for_exposures", b"wait_for_exposures"]) -> None: ...
 
 Global___ComputeResources: typing_extensions.TypeAlias = ComputeResources
+
+@typing.final
+class Alternation(google.protobuf.message.Message):
+    """Preprocessing and streaming jobs take turns on the session's slots, at checkpoint boundaries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: builtins.int
+    UPDATE_INTERVAL_MINUTES_FIELD_NUMBER: builtins.int
+    TURN_MINUTES_MIN_FIELD_NUMBER: builtins.int
+    enabled: builtins.bool
+    """On or off."""
+    update_interval_minutes: builtins.int
+    """Longest time a waiting streaming job goes without an update while there is something new for it, minutes; 0 means 20."""
+    turn_minutes_min: builtins.int
+    """Shortest turn, minutes, so that slots are not handed to and fro; 0 means 5."""
+    def __init__(
+        self,
+        *,
+        enabled: builtins.bool = ...,
+        update_interval_minutes: builtins.int = ...,
+        turn_minutes_min: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["enabled", b"enabled", "turn_minutes_min", b"turn_minutes_min", "update_interval_minutes", b"update_interval_minutes"]) -> None: ...
+
+Global___Alternation: typing_extensions.TypeAlias = Alternation
+
+@typing.final
+class SlotSwitch(google.protobuf.message.Message):
+    """One hand-over of slots inside a session."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[SlotSwitch._State.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: SlotSwitch._State.ValueType  # 0
+        """Not set."""
+        STATE_SWITCHING: SlotSwitch._State.ValueType  # 1
+        """Workers are being stopped, or their slots handed on."""
+        STATE_DONE: SlotSwitch._State.ValueType  # 2
+        """Every wanted job has its slot."""
+        STATE_CANCELLED: SlotSwitch._State.ValueType  # 3
+        """Given up: by a person, by a pause, or by a newer one."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The states of a hand-over."""
+
+    STATE_UNSPECIFIED: SlotSwitch.State.ValueType  # 0
+    """Not set."""
+    STATE_SWITCHING: SlotSwitch.State.ValueType  # 1
+    """Workers are being stopped, or their slots handed on."""
+    STATE_DONE: SlotSwitch.State.ValueType  # 2
+    """Every wanted job has its slot."""
+    STATE_CANCELLED: SlotSwitch.State.ValueType  # 3
+    """Given up: by a person, by a pause, or by a newer one."""
+
+    @typing.final
+    class JobsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    JOBS_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    ASKED_BY_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    ASK_TIME_FIELD_NUMBER: builtins.int
+    state: Global___SlotSwitch.State.ValueType
+    """State."""
+    asked_by: builtins.str
+    """Who asked: "person" or "alternation"."""
+    sentence: builtins.str
+    """One sentence for people."""
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Number of jobs that are to run, by job type, e.g. preprocess 1, class2d_streaming 1; a streaming job left out is parked."""
+
+    @property
+    def ask_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        jobs: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        state: Global___SlotSwitch.State.ValueType = ...,
+        asked_by: builtins.str = ...,
+        sentence: builtins.str = ...,
+        ask_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["ask_time", b"ask_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ask_time", b"ask_time", "asked_by", b"asked_by", "jobs", b"jobs", "sentence", b"sentence", "state", b"state"]) -> None: ...
+
+Global___SlotSwitch: typing_extensions.TypeAlias = SlotSwitch
+
+@typing.final
+class Profile(google.protobuf.message.Message):
+    """A named set of parameters and compute resources for many sessions; the movie folder is not part of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    COMPUTE_FIELD_NUMBER: builtins.int
+    SAVE_TIME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name, unique."""
+    description: builtins.str
+    """What it is for."""
+    @property
+    def parameters(self) -> Global___SessionParameters:
+        """Parameters."""
+
+    @property
+    def compute(self) -> Global___ComputeResources:
+        """Lanes and numbers of workers."""
+
+    @property
+    def save_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        description: builtins.str = ...,
+        parameters: Global___SessionParameters | None = ...,
+        compute: Global___ComputeResources | None = ...,
+        save_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["compute", b"compute", "parameters", b"parameters", "save_time", b"save_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["compute", b"compute", "description", b"description", "name", b"name", "parameters", b"parameters", "save_time", b"save_time"]) -> None: ...
+
+Global___Profile: typing_extensions.TypeAlias = Profile
+
+@typing.final
+class ComputeAdvice(google.protobuf.message.Message):
+    """What the GPUs at hand allow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class PlannedJob(google.protobuf.message.Message):
+        """One job of the session."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        JOB_TYPE_FIELD_NUMBER: builtins.int
+        LANE_FIELD_NUMBER: builtins.int
+        GPU_MEMORY_MIN_MIB_FIELD_NUMBER: builtins.int
+        SLOT_KEY_FIELD_NUMBER: builtins.int
+        REASON_FIELD_NUMBER: builtins.int
+        SENTENCE_FIELD_NUMBER: builtins.int
+        INDEFINITE_FIELD_NUMBER: builtins.int
+        job_type: builtins.str
+        """Job type."""
+        lane: builtins.str
+        """Lane."""
+        gpu_memory_min_mib: builtins.int
+        """Memory it needs on a GPU slot, MiB."""
+        slot_key: builtins.str
+        """Slot it would get now if nobody else asked; empty when it would wait."""
+        reason: builtins.str
+        """Why it would wait; empty when it would run."""
+        sentence: builtins.str
+        """One sentence, when it would wait."""
+        indefinite: builtins.bool
+        """It holds its slot until the session is paused."""
+        def __init__(
+            self,
+            *,
+            job_type: builtins.str = ...,
+            lane: builtins.str = ...,
+            gpu_memory_min_mib: builtins.int = ...,
+            slot_key: builtins.str = ...,
+            reason: builtins.str = ...,
+            sentence: builtins.str = ...,
+            indefinite: builtins.bool = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["gpu_memory_min_mib", b"gpu_memory_min_mib", "indefinite", b"indefinite", "job_type", b"job_type", "lane", b"lane", "reason", b"reason", "sentence", b"sentence", "slot_key", b"slot_key"]) -> None: ...
+
+    JOBS_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
+    FREE_SLOTS_FIELD_NUMBER: builtins.int
+    SENTENCES_FIELD_NUMBER: builtins.int
+    SUGGESTION_FIELD_NUMBER: builtins.int
+    slots: builtins.int
+    """Usable slots of the session's lanes, and those free now."""
+    free_slots: builtins.int
+    """Free now."""
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ComputeAdvice.PlannedJob]:
+        """In queue order."""
+
+    @property
+    def sentences(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What will happen and what to do, one sentence each, the most important first."""
+
+    @property
+    def suggestion(self) -> Global___ComputeResources:
+        """Compute resources that would suit better; unset when the given ones do."""
+
+    def __init__(
+        self,
+        *,
+        jobs: collections.abc.Iterable[Global___ComputeAdvice.PlannedJob] | None = ...,
+        slots: builtins.int = ...,
+        free_slots: builtins.int = ...,
+        sentences: collections.abc.Iterable[builtins.str] | None = ...,
+        suggestion: Global___ComputeResources | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["suggestion", b"suggestion"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["free_slots", b"free_slots", "jobs", b"jobs", "sentences", b"sentences", "slots", b"slots", "suggestion", b"suggestion"]) -> None: ...
+
+Global___ComputeAdvice: typing_extensions.TypeAlias = ComputeAdvice
 
 @typing.final
 class SessionCounts(google.protobuf.message.Message):
@@ -544,3 +887,362 @@ class ReportScanResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___ReportScanResponse: typing_extensions.TypeAlias = ReportScanResponse
+
+@typing.final
+class CloneSessionRequest(google.protobuf.message.Message):
+    """Asks to clone a session."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    MOVIE_FOLDER_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name of the session to copy from."""
+    name: builtins.str
+    """Name of the new one."""
+    movie_folder: builtins.str
+    """Movie folder of the new one; empty means the same."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        name: builtins.str = ...,
+        movie_folder: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["movie_folder", b"movie_folder", "name", b"name", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___CloneSessionRequest: typing_extensions.TypeAlias = CloneSessionRequest
+
+@typing.final
+class DeleteSessionRequest(google.protobuf.message.Message):
+    """Asks to delete a session."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    DELETE_RESULTS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name."""
+    delete_results: builtins.bool
+    """Also deletes the session's folder with all its results."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        delete_results: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delete_results", b"delete_results", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___DeleteSessionRequest: typing_extensions.TypeAlias = DeleteSessionRequest
+
+@typing.final
+class DeleteSessionResponse(google.protobuf.message.Message):
+    """What is gone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FOLDER_FIELD_NUMBER: builtins.int
+    RESULTS_DELETED_FIELD_NUMBER: builtins.int
+    folder: builtins.str
+    """Folder that was deleted or left."""
+    results_deleted: builtins.bool
+    """It was deleted."""
+    def __init__(
+        self,
+        *,
+        folder: builtins.str = ...,
+        results_deleted: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["folder", b"folder", "results_deleted", b"results_deleted"]) -> None: ...
+
+Global___DeleteSessionResponse: typing_extensions.TypeAlias = DeleteSessionResponse
+
+@typing.final
+class UpdateComputeRequest(google.protobuf.message.Message):
+    """Asks to change compute resources."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    COMPUTE_FIELD_NUMBER: builtins.int
+    NOW_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name."""
+    now: builtins.bool
+    """At once (hot scaling), not only from the next start on."""
+    @property
+    def compute(self) -> Global___ComputeResources:
+        """All of them; what is unset falls back to its default."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        compute: Global___ComputeResources | None = ...,
+        now: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["compute", b"compute"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["compute", b"compute", "now", b"now", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___UpdateComputeRequest: typing_extensions.TypeAlias = UpdateComputeRequest
+
+@typing.final
+class SwitchPlanRequest(google.protobuf.message.Message):
+    """Asks for a hand-over of slots."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class JobsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    JOBS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name."""
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Number of jobs that are to run, by job type; empty cancels the hand-over under way."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        jobs: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___SwitchPlanRequest: typing_extensions.TypeAlias = SwitchPlanRequest
+
+@typing.final
+class StartStreamingJobRequest(google.protobuf.message.Message):
+    """Asks to start a streaming job."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    JOB_TYPE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name."""
+    job_type: builtins.str
+    """Job type, e.g. "class2d_streaming"."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        job_type: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_type", b"job_type", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___StartStreamingJobRequest: typing_extensions.TypeAlias = StartStreamingJobRequest
+
+@typing.final
+class StopStreamingJobRequest(google.protobuf.message.Message):
+    """Asks to stop a streaming job."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    JOB_TYPE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name."""
+    job_type: builtins.str
+    """Job type."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        job_type: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_type", b"job_type", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___StopStreamingJobRequest: typing_extensions.TypeAlias = StopStreamingJobRequest
+
+@typing.final
+class AdviseComputeRequest(google.protobuf.message.Message):
+    """Asks what the GPUs at hand allow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    COMPUTE_FIELD_NUMBER: builtins.int
+    session: builtins.str
+    """Identity or name of a session; empty when one is about to be created."""
+    @property
+    def parameters(self) -> Global___SessionParameters:
+        """Parameters; unset means the session's."""
+
+    @property
+    def compute(self) -> Global___ComputeResources:
+        """Compute resources; unset means the session's."""
+
+    def __init__(
+        self,
+        *,
+        session: builtins.str = ...,
+        parameters: Global___SessionParameters | None = ...,
+        compute: Global___ComputeResources | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["compute", b"compute", "parameters", b"parameters"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["compute", b"compute", "parameters", b"parameters", "session", b"session"]) -> None: ...
+
+Global___AdviseComputeRequest: typing_extensions.TypeAlias = AdviseComputeRequest
+
+@typing.final
+class SaveProfileRequest(google.protobuf.message.Message):
+    """Asks to save a profile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    PROFILE_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name of a session whose parameters and compute resources are saved; empty means those of `profile`."""
+    @property
+    def profile(self) -> Global___Profile:
+        """The profile."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        profile: Global___Profile | None = ...,
+        session: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["profile", b"profile"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["profile", b"profile", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___SaveProfileRequest: typing_extensions.TypeAlias = SaveProfileRequest
+
+@typing.final
+class ListProfilesRequest(google.protobuf.message.Message):
+    """Asks for profiles."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListProfilesRequest: typing_extensions.TypeAlias = ListProfilesRequest
+
+@typing.final
+class ListProfilesResponse(google.protobuf.message.Message):
+    """Profiles."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROFILES_FIELD_NUMBER: builtins.int
+    @property
+    def profiles(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Profile]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        profiles: collections.abc.Iterable[Global___Profile] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["profiles", b"profiles"]) -> None: ...
+
+Global___ListProfilesResponse: typing_extensions.TypeAlias = ListProfilesResponse
+
+@typing.final
+class DeleteProfileRequest(google.protobuf.message.Message):
+    """Asks to delete a profile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    name: builtins.str
+    """Name."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "request_id", b"request_id"]) -> None: ...
+
+Global___DeleteProfileRequest: typing_extensions.TypeAlias = DeleteProfileRequest
+
+@typing.final
+class DeleteProfileResponse(google.protobuf.message.Message):
+    """Empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___DeleteProfileResponse: typing_extensions.TypeAlias = DeleteProfileResponse
+
+@typing.final
+class ApplyProfileRequest(google.protobuf.message.Message):
+    """Asks to apply a profile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    PROFILE_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    profile: builtins.str
+    """Name of the profile."""
+    session: builtins.str
+    """Identity or name of the session."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        profile: builtins.str = ...,
+        session: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["profile", b"profile", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___ApplyProfileRequest: typing_extensions.TypeAlias = ApplyProfileRequest

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SessionServiceStub(object):
-    """Creates, starts, pauses and completes sessions.
+    """A session's life: created, started, paused, completed, cloned, deleted; where its jobs run; saved profiles.
     """
 
     def __init__(self, channel):
@@ -65,6 +65,61 @@ class SessionServiceStub(object):
                 request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.CompleteSessionRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
                 _registered_method=True)
+        self.CloneSession = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/CloneSession',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.CloneSessionRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+                _registered_method=True)
+        self.DeleteSession = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/DeleteSession',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteSessionRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteSessionResponse.FromString,
+                _registered_method=True)
+        self.UpdateCompute = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/UpdateCompute',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateComputeRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+                _registered_method=True)
+        self.SwitchPlan = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/SwitchPlan',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.SwitchPlanRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+                _registered_method=True)
+        self.StartStreamingJob = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/StartStreamingJob',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.StartStreamingJobRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+                _registered_method=True)
+        self.StopStreamingJob = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/StopStreamingJob',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.StopStreamingJobRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+                _registered_method=True)
+        self.AdviseCompute = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/AdviseCompute',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.AdviseComputeRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ComputeAdvice.FromString,
+                _registered_method=True)
+        self.SaveProfile = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/SaveProfile',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.SaveProfileRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Profile.FromString,
+                _registered_method=True)
+        self.ListProfiles = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/ListProfiles',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ListProfilesRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ListProfilesResponse.FromString,
+                _registered_method=True)
+        self.DeleteProfile = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/DeleteProfile',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileResponse.FromString,
+                _registered_method=True)
+        self.ApplyProfile = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/ApplyProfile',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ApplyProfileRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+                _registered_method=True)
         self.ReportScan = channel.unary_unary(
                 '/frazil.api.session.v1.SessionService/ReportScan',
                 request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ReportScanRequest.SerializeToString,
@@ -73,7 +128,7 @@ class SessionServiceStub(object):
 
 
 class SessionServiceServicer(object):
-    """Creates, starts, pauses and completes sessions.
+    """A session's life: created, started, paused, completed, cloned, deleted; where its jobs run; saved profiles.
     """
 
     def CreateSession(self, request, context):
@@ -113,6 +168,83 @@ class SessionServiceServicer(object):
 
     def CompleteSession(self, request, context):
         """No more movies will come: works off what is queued, makes the final classification passes, then releases everything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloneSession(self, request, context):
+        """Creates a session with the parameters, compute resources and labels of another; nothing of its results.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSession(self, request, context):
+        """Forgets a session that is paused or completed. Its folder stays unless its results are to be deleted; movies always stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCompute(self, request, context):
+        """Changes where a session's jobs run: from its next start, or at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SwitchPlan(self, request, context):
+        """Hands GPU slots over inside a session, e.g. from 2 preprocessing workers to 1 and streaming 2D classification.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartStreamingJob(self, request, context):
+        """Lets a streaming job enter the queue; it starts by itself as soon as a slot is free.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopStreamingJob(self, request, context):
+        """Stops a streaming job at a checkpoint and releases its slot; it can be started again where it ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdviseCompute(self, request, context):
+        """Says what will run together, what will wait and what to do, for the GPUs at hand; changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveProfile(self, request, context):
+        """Saves a configuration profile; one of the same name is replaced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProfiles(self, request, context):
+        """Lists configuration profiles by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProfile(self, request, context):
+        """Deletes a configuration profile; sessions it was applied to keep what they have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyProfile(self, request, context):
+        """Gives a session that is not running the values of a configuration profile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +290,61 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.CompleteSessionRequest.FromString,
                     response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
             ),
+            'CloneSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloneSession,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.CloneSessionRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
+            ),
+            'DeleteSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSession,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteSessionRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'UpdateCompute': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCompute,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateComputeRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
+            ),
+            'SwitchPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.SwitchPlan,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.SwitchPlanRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
+            ),
+            'StartStreamingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartStreamingJob,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.StartStreamingJobRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
+            ),
+            'StopStreamingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopStreamingJob,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.StopStreamingJobRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
+            ),
+            'AdviseCompute': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdviseCompute,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.AdviseComputeRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ComputeAdvice.SerializeToString,
+            ),
+            'SaveProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.SaveProfile,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.SaveProfileRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Profile.SerializeToString,
+            ),
+            'ListProfiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProfiles,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ListProfilesRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ListProfilesResponse.SerializeToString,
+            ),
+            'DeleteProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProfile,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileResponse.SerializeToString,
+            ),
+            'ApplyProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyProfile,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ApplyProfileRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
+            ),
             'ReportScan': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportScan,
                     request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ReportScanRequest.FromString,
@@ -172,7 +359,7 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService(object):
-    """Creates, starts, pauses and completes sessions.
+    """A session's life: created, started, paused, completed, cloned, deleted; where its jobs run; saved profiles.
     """
 
     @staticmethod
@@ -326,6 +513,303 @@ class SessionService(object):
             target,
             '/frazil.api.session.v1.SessionService/CompleteSession',
             frazil_dot_api_dot_session_dot_v1_dot_session__pb2.CompleteSessionRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloneSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/CloneSession',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.CloneSessionRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/DeleteSession',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteSessionRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCompute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/UpdateCompute',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateComputeRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SwitchPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/SwitchPlan',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.SwitchPlanRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartStreamingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/StartStreamingJob',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.StartStreamingJobRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopStreamingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/StopStreamingJob',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.StopStreamingJobRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdviseCompute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/AdviseCompute',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.AdviseComputeRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ComputeAdvice.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/SaveProfile',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.SaveProfileRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Profile.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/ListProfiles',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ListProfilesRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ListProfilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/DeleteProfile',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/ApplyProfile',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ApplyProfileRequest.SerializeToString,
             frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
             options,
             channel_credentials,

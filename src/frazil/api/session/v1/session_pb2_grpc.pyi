@@ -121,6 +121,182 @@ _SessionServiceCompleteSessionType = typing_extensions.TypeVar(
     ],
 )
 
+_SessionServiceCloneSessionType = typing_extensions.TypeVar(
+    '_SessionServiceCloneSessionType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.CloneSessionRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.CloneSessionRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.CloneSessionRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+)
+
+_SessionServiceDeleteSessionType = typing_extensions.TypeVar(
+    '_SessionServiceDeleteSessionType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.DeleteSessionRequest,
+        frazil.api.session.v1.session_pb2.DeleteSessionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.DeleteSessionRequest,
+        frazil.api.session.v1.session_pb2.DeleteSessionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.DeleteSessionRequest,
+        frazil.api.session.v1.session_pb2.DeleteSessionResponse,
+    ],
+)
+
+_SessionServiceUpdateComputeType = typing_extensions.TypeVar(
+    '_SessionServiceUpdateComputeType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateComputeRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateComputeRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateComputeRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+)
+
+_SessionServiceSwitchPlanType = typing_extensions.TypeVar(
+    '_SessionServiceSwitchPlanType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.SwitchPlanRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.SwitchPlanRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.SwitchPlanRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+)
+
+_SessionServiceStartStreamingJobType = typing_extensions.TypeVar(
+    '_SessionServiceStartStreamingJobType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.StartStreamingJobRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.StartStreamingJobRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.StartStreamingJobRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+)
+
+_SessionServiceStopStreamingJobType = typing_extensions.TypeVar(
+    '_SessionServiceStopStreamingJobType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.StopStreamingJobRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.StopStreamingJobRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.StopStreamingJobRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+)
+
+_SessionServiceAdviseComputeType = typing_extensions.TypeVar(
+    '_SessionServiceAdviseComputeType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.AdviseComputeRequest,
+        frazil.api.session.v1.session_pb2.ComputeAdvice,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.AdviseComputeRequest,
+        frazil.api.session.v1.session_pb2.ComputeAdvice,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.AdviseComputeRequest,
+        frazil.api.session.v1.session_pb2.ComputeAdvice,
+    ],
+)
+
+_SessionServiceSaveProfileType = typing_extensions.TypeVar(
+    '_SessionServiceSaveProfileType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.SaveProfileRequest,
+        frazil.api.session.v1.session_pb2.Profile,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.SaveProfileRequest,
+        frazil.api.session.v1.session_pb2.Profile,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.SaveProfileRequest,
+        frazil.api.session.v1.session_pb2.Profile,
+    ],
+)
+
+_SessionServiceListProfilesType = typing_extensions.TypeVar(
+    '_SessionServiceListProfilesType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ListProfilesRequest,
+        frazil.api.session.v1.session_pb2.ListProfilesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ListProfilesRequest,
+        frazil.api.session.v1.session_pb2.ListProfilesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ListProfilesRequest,
+        frazil.api.session.v1.session_pb2.ListProfilesResponse,
+    ],
+)
+
+_SessionServiceDeleteProfileType = typing_extensions.TypeVar(
+    '_SessionServiceDeleteProfileType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.DeleteProfileRequest,
+        frazil.api.session.v1.session_pb2.DeleteProfileResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.DeleteProfileRequest,
+        frazil.api.session.v1.session_pb2.DeleteProfileResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.DeleteProfileRequest,
+        frazil.api.session.v1.session_pb2.DeleteProfileResponse,
+    ],
+)
+
+_SessionServiceApplyProfileType = typing_extensions.TypeVar(
+    '_SessionServiceApplyProfileType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ApplyProfileRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ApplyProfileRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ApplyProfileRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+)
+
 _SessionServiceReportScanType = typing_extensions.TypeVar(
     '_SessionServiceReportScanType',
     grpc.UnaryUnaryMultiCallable[
@@ -137,8 +313,8 @@ _SessionServiceReportScanType = typing_extensions.TypeVar(
     ],
 )
 
-class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _SessionServiceGetSessionType, _SessionServiceListSessionsType, _SessionServiceStartSessionType, _SessionServicePauseSessionType, _SessionServiceCompleteSessionType, _SessionServiceReportScanType]):
-    """Creates, starts, pauses and completes sessions."""
+class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _SessionServiceGetSessionType, _SessionServiceListSessionsType, _SessionServiceStartSessionType, _SessionServicePauseSessionType, _SessionServiceCompleteSessionType, _SessionServiceCloneSessionType, _SessionServiceDeleteSessionType, _SessionServiceUpdateComputeType, _SessionServiceSwitchPlanType, _SessionServiceStartStreamingJobType, _SessionServiceStopStreamingJobType, _SessionServiceAdviseComputeType, _SessionServiceSaveProfileType, _SessionServiceListProfilesType, _SessionServiceDeleteProfileType, _SessionServiceApplyProfileType, _SessionServiceReportScanType]):
+    """A session's life: created, started, paused, completed, cloned, deleted; where its jobs run; saved profiles."""
 
     @typing.overload
     def __init__(self: SessionServiceStub[
@@ -164,6 +340,50 @@ class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _Sessi
         ],
         grpc.UnaryUnaryMultiCallable[
             frazil.api.session.v1.session_pb2.CompleteSessionRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.CloneSessionRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.DeleteSessionRequest,
+            frazil.api.session.v1.session_pb2.DeleteSessionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.UpdateComputeRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.SwitchPlanRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.StartStreamingJobRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.StopStreamingJobRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.AdviseComputeRequest,
+            frazil.api.session.v1.session_pb2.ComputeAdvice,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.SaveProfileRequest,
+            frazil.api.session.v1.session_pb2.Profile,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.ListProfilesRequest,
+            frazil.api.session.v1.session_pb2.ListProfilesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.DeleteProfileRequest,
+            frazil.api.session.v1.session_pb2.DeleteProfileResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.ApplyProfileRequest,
             frazil.api.session.v1.session_pb2.Session,
         ],
         grpc.UnaryUnaryMultiCallable[
@@ -199,6 +419,50 @@ class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _Sessi
             frazil.api.session.v1.session_pb2.Session,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.CloneSessionRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.DeleteSessionRequest,
+            frazil.api.session.v1.session_pb2.DeleteSessionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.UpdateComputeRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.SwitchPlanRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.StartStreamingJobRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.StopStreamingJobRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.AdviseComputeRequest,
+            frazil.api.session.v1.session_pb2.ComputeAdvice,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.SaveProfileRequest,
+            frazil.api.session.v1.session_pb2.Profile,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.ListProfilesRequest,
+            frazil.api.session.v1.session_pb2.ListProfilesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.DeleteProfileRequest,
+            frazil.api.session.v1.session_pb2.DeleteProfileResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.ApplyProfileRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.session.v1.session_pb2.ReportScanRequest,
             frazil.api.session.v1.session_pb2.ReportScanResponse,
         ],
@@ -221,6 +485,39 @@ class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _Sessi
 
     CompleteSession: _SessionServiceCompleteSessionType
     """No more movies will come: works off what is queued, makes the final classification passes, then releases everything."""
+
+    CloneSession: _SessionServiceCloneSessionType
+    """Creates a session with the parameters, compute resources and labels of another; nothing of its results."""
+
+    DeleteSession: _SessionServiceDeleteSessionType
+    """Forgets a session that is paused or completed. Its folder stays unless its results are to be deleted; movies always stay."""
+
+    UpdateCompute: _SessionServiceUpdateComputeType
+    """Changes where a session's jobs run: from its next start, or at once."""
+
+    SwitchPlan: _SessionServiceSwitchPlanType
+    """Hands GPU slots over inside a session, e.g. from 2 preprocessing workers to 1 and streaming 2D classification."""
+
+    StartStreamingJob: _SessionServiceStartStreamingJobType
+    """Lets a streaming job enter the queue; it starts by itself as soon as a slot is free."""
+
+    StopStreamingJob: _SessionServiceStopStreamingJobType
+    """Stops a streaming job at a checkpoint and releases its slot; it can be started again where it ended."""
+
+    AdviseCompute: _SessionServiceAdviseComputeType
+    """Says what will run together, what will wait and what to do, for the GPUs at hand; changes nothing."""
+
+    SaveProfile: _SessionServiceSaveProfileType
+    """Saves a configuration profile; one of the same name is replaced."""
+
+    ListProfiles: _SessionServiceListProfilesType
+    """Lists configuration profiles by name."""
+
+    DeleteProfile: _SessionServiceDeleteProfileType
+    """Deletes a configuration profile; sessions it was applied to keep what they have."""
+
+    ApplyProfile: _SessionServiceApplyProfileType
+    """Gives a session that is not running the values of a configuration profile."""
 
     ReportScan: _SessionServiceReportScanType
     """Tells how the last scan of the session's folder went; called by ingest."""
@@ -251,13 +548,57 @@ SessionServiceAsyncStub: typing_extensions.TypeAlias = SessionServiceStub[
         frazil.api.session.v1.session_pb2.Session,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.CloneSessionRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.DeleteSessionRequest,
+        frazil.api.session.v1.session_pb2.DeleteSessionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateComputeRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.SwitchPlanRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.StartStreamingJobRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.StopStreamingJobRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.AdviseComputeRequest,
+        frazil.api.session.v1.session_pb2.ComputeAdvice,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.SaveProfileRequest,
+        frazil.api.session.v1.session_pb2.Profile,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ListProfilesRequest,
+        frazil.api.session.v1.session_pb2.ListProfilesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.DeleteProfileRequest,
+        frazil.api.session.v1.session_pb2.DeleteProfileResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ApplyProfileRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.session.v1.session_pb2.ReportScanRequest,
         frazil.api.session.v1.session_pb2.ReportScanResponse,
     ],
 ]
 
 class SessionServiceServicer(metaclass=abc.ABCMeta):
-    """Creates, starts, pauses and completes sessions."""
+    """A session's life: created, started, paused, completed, cloned, deleted; where its jobs run; saved profiles."""
 
     @abc.abstractmethod
     def CreateSession(
@@ -306,6 +647,94 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
         """No more movies will come: works off what is queued, makes the final classification passes, then releases everything."""
+
+    @abc.abstractmethod
+    def CloneSession(
+        self,
+        request: frazil.api.session.v1.session_pb2.CloneSessionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
+        """Creates a session with the parameters, compute resources and labels of another; nothing of its results."""
+
+    @abc.abstractmethod
+    def DeleteSession(
+        self,
+        request: frazil.api.session.v1.session_pb2.DeleteSessionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.DeleteSessionResponse, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.DeleteSessionResponse]]:
+        """Forgets a session that is paused or completed. Its folder stays unless its results are to be deleted; movies always stay."""
+
+    @abc.abstractmethod
+    def UpdateCompute(
+        self,
+        request: frazil.api.session.v1.session_pb2.UpdateComputeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
+        """Changes where a session's jobs run: from its next start, or at once."""
+
+    @abc.abstractmethod
+    def SwitchPlan(
+        self,
+        request: frazil.api.session.v1.session_pb2.SwitchPlanRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
+        """Hands GPU slots over inside a session, e.g. from 2 preprocessing workers to 1 and streaming 2D classification."""
+
+    @abc.abstractmethod
+    def StartStreamingJob(
+        self,
+        request: frazil.api.session.v1.session_pb2.StartStreamingJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
+        """Lets a streaming job enter the queue; it starts by itself as soon as a slot is free."""
+
+    @abc.abstractmethod
+    def StopStreamingJob(
+        self,
+        request: frazil.api.session.v1.session_pb2.StopStreamingJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
+        """Stops a streaming job at a checkpoint and releases its slot; it can be started again where it ended."""
+
+    @abc.abstractmethod
+    def AdviseCompute(
+        self,
+        request: frazil.api.session.v1.session_pb2.AdviseComputeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.ComputeAdvice, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.ComputeAdvice]]:
+        """Says what will run together, what will wait and what to do, for the GPUs at hand; changes nothing."""
+
+    @abc.abstractmethod
+    def SaveProfile(
+        self,
+        request: frazil.api.session.v1.session_pb2.SaveProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.Profile, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Profile]]:
+        """Saves a configuration profile; one of the same name is replaced."""
+
+    @abc.abstractmethod
+    def ListProfiles(
+        self,
+        request: frazil.api.session.v1.session_pb2.ListProfilesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.ListProfilesResponse, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.ListProfilesResponse]]:
+        """Lists configuration profiles by name."""
+
+    @abc.abstractmethod
+    def DeleteProfile(
+        self,
+        request: frazil.api.session.v1.session_pb2.DeleteProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.DeleteProfileResponse, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.DeleteProfileResponse]]:
+        """Deletes a configuration profile; sessions it was applied to keep what they have."""
+
+    @abc.abstractmethod
+    def ApplyProfile(
+        self,
+        request: frazil.api.session.v1.session_pb2.ApplyProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
+        """Gives a session that is not running the values of a configuration profile."""
 
     @abc.abstractmethod
     def ReportScan(

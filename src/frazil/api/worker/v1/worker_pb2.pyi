@@ -71,10 +71,27 @@ class AttachResponse(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class ParametersEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     JOB_ID_FIELD_NUMBER: builtins.int
     JOB_TYPE_FIELD_NUMBER: builtins.int
     SESSION_FIELD_NUMBER: builtins.int
     CHECKPOINTS_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Job."""
     job_type: builtins.str
@@ -87,6 +104,10 @@ class AttachResponse(google.protobuf.message.Message):
     def checkpoints(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Checkpoint]:
         """Checkpoints to resume from, newest first; empty on a fresh start."""
 
+    @property
+    def parameters(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Parameters of an auxiliary job."""
+
     def __init__(
         self,
         *,
@@ -94,9 +115,10 @@ class AttachResponse(google.protobuf.message.Message):
         job_type: builtins.str = ...,
         session: frazil.api.session.v1.session_pb2.Session | None = ...,
         checkpoints: collections.abc.Iterable[Global___Checkpoint] | None = ...,
+        parameters: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["session", b"session"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoints", b"checkpoints", "job_id", b"job_id", "job_type", b"job_type", "session", b"session"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checkpoints", b"checkpoints", "job_id", b"job_id", "job_type", b"job_type", "parameters", b"parameters", "session", b"session"]) -> None: ...
 
 Global___AttachResponse: typing_extensions.TypeAlias = AttachResponse
 

@@ -1,0 +1,78 @@
+"""Lanes and profiles in the ledger, cluster jobs, priorities, hand-over of slots."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "r0002"
+down_revision = "r0001"
+
+_COUNTER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    """Add the tables and columns; old rows get empty values."""
+    op.create_table(
+        "lane",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("backend", sa.String(), nullable=False),
+        sa.Column("options", sa.String(), nullable=False),
+        sa.Column("created_ns", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "cluster_job",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("number", _COUNTER, nullable=False),
+        sa.Column("lane", sa.String(), nullable=False),
+        sa.Column("job_id", sa.String(), nullable=False),
+        sa.Column("gpu_memory_min_mib", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("cluster_job_id", sa.String(), nullable=False),
+        sa.Column("cluster_reason", sa.String(), nullable=False),
+        sa.Column("submitted_ns", sa.BigInteger(), nullable=False),
+        sa.Column("end_ns", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+        sa.UniqueConstraint("number"),
+    )
+    op.create_index("cluster_job_open", "cluster_job", ["lane", "state"], unique=False)
+    op.create_table(
+        "profile",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("description", sa.String(), nullable=False),
+        sa.Column("parameters", sa.LargeBinary(), nullable=False),
+        sa.Column("compute", sa.LargeBinary(), nullable=False),
+        sa.Column("saved_ns", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    for table, column in (
+        ("session", _bytes("compute_next")),
+        ("session", _bytes("slot_switch")),
+        ("session", _text("streaming")),
+        ("job", _count("priority")),
+        ("job", _text("gpus")),
+        ("job", _text("parameters")),
+        ("job", _flag("parked")),
+        ("job", _flag("stalled")),
+        ("job", _count("state_ns")),
+        ("job", sa.Column("progress_mono", sa.Float(), nullable=False, server_default="0")),
+        ("node", _text("cluster_job_name")),
+        ("slot", _text("drained")),
+        ("slot", _text("handoff_session_id")),
+    ):
+        op.add_column(table, column)
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.String(), nullable=False, server_default="")
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger(), nullable=False, server_default="0")
+
+
+def _flag(name: str) -> sa.Column[bool]:
+    return sa.Column(name, sa.Boolean(), nullable=False, server_default=sa.false())
+
+
+def _bytes(name: str) -> sa.Column[bytes]:
+    return sa.Column(name, sa.LargeBinary(), nullable=False, server_default="")
