@@ -84,7 +84,10 @@ def set_motion(result: ExposureResult, motion: Motion) -> None:
     result.motion_total_angstrom = motion.total_angstrom
     result.motion_early_angstrom = motion.early_angstrom
     result.motion_late_angstrom = motion.late_angstrom
+    result.motion_local_angstrom = motion.local_angstrom
     result.motion_converged = motion.converged
+    if motion.sigma_px is not None:
+        result.motion_sigma_px = motion.sigma_px
 
 
 def set_ctf(result: ExposureResult, ctf: Ctf) -> None:

@@ -86,12 +86,17 @@ def test_motion_and_optics_of_a_result() -> None:
         total_angstrom=5.0,
         early_angstrom=3.0,
         late_angstrom=2.0,
+        local_angstrom=1.5,
         converged=False,
     )
     convert.set_motion(result, motion)
     convert.set_optics(result, Optics(pixel_size_angstrom=1.0, voltage_kv=200.0, amplitude_contrast=0.07))
     assert (result.motion_total_angstrom, result.motion_early_angstrom, result.motion_late_angstrom) == (5.0, 3.0, 2.0)
     assert not result.motion_converged
+    assert result.motion_local_angstrom == 1.5
+    assert not result.HasField("motion_sigma_px")
+    convert.set_motion(result, dataclasses.replace(motion, sigma_px=0.2))
+    assert result.motion_sigma_px == 0.2
     assert (result.voltage_kv, result.amplitude_contrast) == (200.0, 0.07)
 
 

@@ -356,6 +356,8 @@ class ExposureResult(google.protobuf.message.Message):
     PARTICLE_PIXEL_SIZE_ANGSTROM_FIELD_NUMBER: builtins.int
     STAGE_SECONDS_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
+    MOTION_LOCAL_ANGSTROM_FIELD_NUMBER: builtins.int
+    MOTION_SIGMA_PX_FIELD_NUMBER: builtins.int
     folder: builtins.str
     """Folder of the accepted attempt."""
     micrograph: builtins.str
@@ -365,7 +367,7 @@ class ExposureResult(google.protobuf.message.Message):
     spectrum: builtins.str
     """Power spectrum PNG."""
     motion_star: builtins.str
-    """Whole-frame shifts, STAR."""
+    """Motion as RELION writes it: shifts of the whole frame and the coefficients of the local motion, STAR."""
     picks_star: builtins.str
     """Picks, STAR."""
     particles: builtins.str
@@ -414,6 +416,10 @@ class ExposureResult(google.protobuf.message.Message):
     """Box of the extracted particles, px."""
     particle_pixel_size_angstrom: builtins.float
     """Pixel size of the extracted particles, Å."""
+    motion_local_angstrom: builtins.float
+    """Root mean square, over field and frames, of the motion beyond that of the middle of the field, Å."""
+    motion_sigma_px: builtins.float
+    """Predicted root-mean-square error of the motion, px of the movie; unset when alignment failed."""
     @property
     def stage_seconds(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Stage name to seconds."""
@@ -456,10 +462,15 @@ class ExposureResult(google.protobuf.message.Message):
         particle_pixel_size_angstrom: builtins.float = ...,
         stage_seconds: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
+        motion_local_angstrom: builtins.float = ...,
+        motion_sigma_px: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "amplitude_contrast", b"amplitude_contrast", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "ctf_score", b"ctf_score", "defocus_angle_degrees", b"defocus_angle_degrees", "defocus_u_angstrom", b"defocus_u_angstrom", "defocus_v_angstrom", b"defocus_v_angstrom", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "folder", b"folder", "height_px", b"height_px", "micrograph", b"micrograph", "motion_converged", b"motion_converged", "motion_early_angstrom", b"motion_early_angstrom", "motion_late_angstrom", b"motion_late_angstrom", "motion_star", b"motion_star", "motion_total_angstrom", b"motion_total_angstrom", "particle_box_px", b"particle_box_px", "particle_count", b"particle_count", "particle_pixel_size_angstrom", b"particle_pixel_size_angstrom", "particle_table", b"particle_table", "particles", b"particles", "phase_shift_degrees", b"phase_shift_degrees", "pick_count", b"pick_count", "picks_star", b"picks_star", "pixel_size_angstrom", b"pixel_size_angstrom", "spectrum", b"spectrum", "spherical_aberration_mm", b"spherical_aberration_mm", "stage_seconds", b"stage_seconds", "thumbnail", b"thumbnail", "voltage_kv", b"voltage_kv", "warnings", b"warnings", "width_px", b"width_px"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_motion_sigma_px", b"_motion_sigma_px", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "motion_sigma_px", b"motion_sigma_px"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_motion_sigma_px", b"_motion_sigma_px", "amplitude_contrast", b"amplitude_contrast", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "ctf_score", b"ctf_score", "defocus_angle_degrees", b"defocus_angle_degrees", "defocus_u_angstrom", b"defocus_u_angstrom", "defocus_v_angstrom", b"defocus_v_angstrom", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "folder", b"folder", "height_px", b"height_px", "micrograph", b"micrograph", "motion_converged", b"motion_converged", "motion_early_angstrom", b"motion_early_angstrom", "motion_late_angstrom", b"motion_late_angstrom", "motion_local_angstrom", b"motion_local_angstrom", "motion_sigma_px", b"motion_sigma_px", "motion_star", b"motion_star", "motion_total_angstrom", b"motion_total_angstrom", "particle_box_px", b"particle_box_px", "particle_count", b"particle_count", "particle_pixel_size_angstrom", b"particle_pixel_size_angstrom", "particle_table", b"particle_table", "particles", b"particles", "phase_shift_degrees", b"phase_shift_degrees", "pick_count", b"pick_count", "picks_star", b"picks_star", "pixel_size_angstrom", b"pixel_size_angstrom", "spectrum", b"spectrum", "spherical_aberration_mm", b"spherical_aberration_mm", "stage_seconds", b"stage_seconds", "thumbnail", b"thumbnail", "voltage_kv", b"voltage_kv", "warnings", b"warnings", "width_px", b"width_px"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom"]) -> typing.Literal["ctf_fit_resolution_angstrom"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_motion_sigma_px", b"_motion_sigma_px"]) -> typing.Literal["motion_sigma_px"] | None: ...
 
 Global___ExposureResult: typing_extensions.TypeAlias = ExposureResult
 
