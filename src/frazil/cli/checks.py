@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import cast
 
 from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.io import export_names
 from frazil.io.movie_glob import matches
 from frazil.io.movies import MovieInfo, is_movie_name, read_info
 from frazil.model.errors import DiskFullError, ErrorKind, FrazilError, InputError
 
 FREE_BYTES_MIN = 2**30
 _SAMPLE = 6
-# The names that an export writes; the movies must not lie in one of them.
-_TREE = ("micrographs", "thumbnails", "motion", "picks", "particles", "class2d")
-_TABLES = ("micrographs.star", "particles.star", "exposures.csv", "session.json")
 
 
 def check_movie_folder(folder: Path) -> None:
@@ -40,13 +38,13 @@ def check_output(output: Path, folder: Path, state_folder: Path) -> None:
             "OUTPUT_IN_MOVIE_FOLDER",
             f"The output {output} lies in the movie folder, which is never written to: choose a folder outside {folder}.",
         )
-    if movies.is_relative_to(target) and movies.relative_to(target).parts[0] in (*_TREE, state_folder.name):
+    if movies.is_relative_to(target) and movies.relative_to(target).parts[0] in (*export_names.FOLDERS, state_folder.name):
         raise FrazilError(
             "OUTPUT_IN_MOVIE_FOLDER", f"The results in {output} would mix with the movies in {folder}: choose another --output."
         )
     if output.exists() and not output.is_dir():
         raise FrazilError("OUTPUT_NOT_A_FOLDER", f"The output {output} is a file: choose a folder.")
-    strange = [name for name in _TABLES if (output / name).exists()]
+    strange = [name for name in export_names.TABLES if (output / name).exists()]
     if strange and not state_folder.exists():
         raise FrazilError(
             "OUTPUT_NOT_OURS",
@@ -96,12 +94,18 @@ def check_camera(parameters: SessionParameters, shape: tuple[int, int] | None) -
 
 
 def find_movies(folder: Path, glob: str) -> Iterator[Path]:
-    """Yield the files that look like movies, hidden ones left out."""
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if not hidden and is_movie_name(path) and matches(glob, relative.as_posix()) and path.is_file():
-            yield path
+    """Yield the files that look like movies, hidden ones left out; links to folders are followed, each folder once."""
+    visited: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders.sort()
+        for path in (Path(root, name) for name in sorted(names) if not name.startswith(".") and is_movie_name(name)):
+            if matches(glob, path.relative_to(folder).as_posix()) and path.is_file():
+                yield path
 
 
 def _usual_shape(movies: list[Path]) -> tuple[int, int] | None:

@@ -93,8 +93,8 @@ def _require_idle(folder: Path) -> None:
 @contextlib.contextmanager
 def _microscope(folder: Path, movies: int, interval: float, data_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the simulated microscope beside everything else; it is told to stop when the block ends."""
+    from frazil.cli.processes import MARK
     from frazil.cli.services import find_program
-    from frazil.cli.supervise import MARK
 
     command = [find_program("frazil"), "simulate", str(folder / "microscope"), "--truth", str(folder / "truth")]
     command += ["--movies", str(movies), "--interval", str(interval), "--particle", _PARTICLE]

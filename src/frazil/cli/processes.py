@@ -1,4 +1,8 @@
-"""Who a process is, beyond its number: identity by boot and start time, so that no stranger is ever signalled."""
+"""Who a process is, beyond its number: identity by boot and start time, so that no stranger is ever signalled.
+
+What a supervisor starts is known twice: by notes, one file per service, and by a mark in the environment, which the workers
+of an agent inherit.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from pathlib import Path
 
 from frazil.io.atomic import write_text
 
+MARK = "FRAZIL_SUPERVISED_BY"  # environment variable: the data folder of the supervisor
+LEFTOVER_SECONDS = 20.0  # for what is left to end, before it is killed
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -83,6 +89,25 @@ def find_marked(variable: str, value: str) -> list[ProcessRecord]:
                 record = record_of("marked", int(entry.name))
                 records += [record] if record is not None else []
     return records
+
+
+def find_left(notes: Path, data_dir: Path) -> list[ProcessRecord]:
+    """Return the processes of a data folder that are alive: those noted, then those marked only."""
+    noted = [record for record in read_records(notes) if record.is_alive()]
+    known = {record.pid for record in noted}
+    return noted + [record for record in find_marked(MARK, str(data_dir)) if record.pid not in known]
+
+
+def stop_left(left: list[ProcessRecord], *, last: str) -> None:
+    """Stop processes, those named `last` once the others have ended: the others report to it."""
+    for is_last in (False, True):
+        stop_processes([record for record in left if (record.name == last) is is_last], deadline_seconds=LEFTOVER_SECONDS)
+
+
+def await_end(record: ProcessRecord, *, deadline_seconds: float) -> bool:
+    """Wait for a process that is no child of ours; false when it still runs after the deadline."""
+    with _handle(record) as fd:
+        return fd is None or _ends_within(fd, deadline_seconds)
 
 
 def stop_processes(records: list[ProcessRecord], *, deadline_seconds: float) -> list[ProcessRecord]:

@@ -12,6 +12,7 @@ from frazil.cli.parameters import Given, takes_session_parameters
 if TYPE_CHECKING:
     from frazil.api.session.v1.session_pb2 import ComputeResources, Session, SessionParameters
     from frazil.client import Client
+    from frazil.io.export_records import SessionSnapshot
 
 STATE_FOLDER = ".frazil"
 SESSION_NAME = "run"
@@ -32,15 +33,22 @@ def run(
 ) -> None:
     """Process a folder of movies: micrographs, CTF, particles and 2D classes as STAR, .cs and MRC files."""
     from frazil.cli import checks
+    from frazil.cli.finished import forget_note, look_at, summary_of_finished, write_note
     from frazil.cli.parameters import session_parameters
     from frazil.cli.services import Deployment, ledger_for, node_id_for, slot_layout
     from frazil.cli.supervise import stop_signals
     from frazil.cli.up import say
+    from frazil.io.export_names import exported_files
 
     state = output / STATE_FOLDER
     checks.check_movie_folder(folder)
     checks.check_output(output, folder, state)
     parameters = session_parameters(folder, given)
+    seen = look_at(folder, checks.find_movies(folder, parameters.movie_glob))
+    summary = None if watch or web else summary_of_finished(state, parameters, movies=seen, output=output)
+    if summary is not None:
+        print(f"Nothing new in {folder}: {output} holds all results.\n" + "\n".join(summary), flush=True)
+        return
     checks.check_movies(folder, parameters, may_be_empty=watch)
     layout = slot_layout(workers)
     deployment = Deployment(
@@ -55,6 +63,7 @@ def run(
     if deployment.ledger is not None:
         say(f"{output} is on a network disk; what is done is noted in {deployment.ledger}, which a rerun needs.")
     with stop_signals(), deployment.supervisor(say):
+        forget_note(state)
         from frazil.api.session.v1.session_pb2 import ComputeResources
         from frazil.client import Client
 
@@ -62,9 +71,13 @@ def run(
             print(f"Page: {deployment.web_address}", flush=True)
         with Client(deployment.scheduler_address) as client:
             session_id = find_or_create(client, parameters, ComputeResources(preprocessing_workers=layout.workers), output)
-            usable = _process(client, session_id, output, idle_seconds=None if watch else idle_seconds)
-    if not usable:
-        raise typer.Exit(1)
+            _follow(client, session_id, state, idle_seconds=None if watch else idle_seconds)
+            written = _write_results(client, session_id, output)
+        if written is None:
+            raise typer.Exit(1)
+        snapshot, summary = written
+        results = look_at(output, exported_files(output))
+        write_note(state, parameters, seen=seen, exposures=snapshot.exposures, results=results, summary=summary)
 
 
 def find_or_create(client: Client, parameters: SessionParameters, compute: ComputeResources, output: Path) -> str:
@@ -88,13 +101,13 @@ def find_or_create(client: Client, parameters: SessionParameters, compute: Compu
     return session.session_id
 
 
-def _process(client: Client, session_id: str, output: Path, *, idle_seconds: float | None) -> bool:
-    """Follow the session to its end and export it; true when there are results. Ctrl-C pauses it, or ends --watch."""
+def _follow(client: Client, session_id: str, state: Path, *, idle_seconds: float | None) -> None:
+    """Follow the session to its end. Ctrl-C pauses it, or ends --watch."""
     from frazil.api.session.v1.session_pb2 import Session
     from frazil.cli.follow import EventFeed, Follower, begin_session, folder_is_finished, make_view
 
     begin_session(client, session_id)
-    feed = EventFeed(client, session_id, output / STATE_FOLDER / "resume-token")
+    feed = EventFeed(client, session_id, state / "resume-token")
 
     def is_finished(session: Session) -> bool:
         if idle_seconds is None or not folder_is_finished(session.scan, idle_seconds):
@@ -115,7 +128,6 @@ def _process(client: Client, session_id: str, output: Path, *, idle_seconds: flo
                 view.line("Stopping; the same command goes on where this ended.")
                 client.pause(session_id)
                 raise
-    return _write_results(client, session_id, output)
 
 
 def _require_movies(session: Session) -> None:
@@ -127,7 +139,8 @@ def _require_movies(session: Session) -> None:
         )
 
 
-def _write_results(client: Client, session_id: str, output: Path) -> bool:
+def _write_results(client: Client, session_id: str, output: Path) -> tuple[SessionSnapshot, list[str]] | None:
+    """Export the session and print its summary; None when there are no results or something failed."""
     from frazil.api.scheduler.v1.scheduler_pb2 import Job
     from frazil.cli.follow import clipped
     from frazil.cli.results import export_from, summary_lines
@@ -137,6 +150,7 @@ def _write_results(client: Client, session_id: str, output: Path) -> bool:
     failed = [
         clipped(f"{job.job_type} failed: {job.reason}") for job in client.jobs(session_id) if job.state == Job.STATE_FAILED
     ]
+    summary = summary_lines(snapshot, exported)
     print("\nNot complete: " + "; ".join(failed) if failed else "\nDone." if done else "\nNo movie could be processed.")
-    print("\n".join(summary_lines(snapshot, exported)), flush=True)
-    return done and not failed
+    print("\n".join(summary), flush=True)
+    return (snapshot, summary) if done and not failed else None

@@ -1,7 +1,7 @@
 """Services as child processes: started in order, watched, started again when they crash, stopped in order.
 
-What a supervisor leaves behind when it is killed (its children go on) is found by the next one from the notes in
-`<data_dir>/run` and from a mark in the children's environment, which the workers of an agent inherit; it is stopped first.
+What a supervisor leaves behind when it is killed is stopped by its guardian (`guardian.py`). What is left even so, since both
+were killed, is found by the next supervisor from the notes in `<data_dir>/run` and from a mark in the children's environment.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from frazil.cli import processes
+from frazil.cli import guardian, processes
+from frazil.cli.processes import MARK
 from frazil.model.errors import ErrorKind, FrazilError
 
-MARK = "FRAZIL_SUPERVISED_BY"
 _POLL_SECONDS = 0.2
 _LOG_KEPT_BYTES = 16 * 1024 * 1024
 _BACKOFF_SECONDS = (1.0, 30.0)
-_LEFTOVER_SECONDS = 20.0
+_GUARDIAN_SECONDS = 2.0 * processes.LEFTOVER_SECONDS + 15.0
 _STEADY_SECONDS = 60.0  # a child that has run so long is not said to crash in a loop
 
 
@@ -84,6 +84,9 @@ class Supervisor:
             stack.enter_context(lock_data_dir(self.data_dir))
             self._stop_leftovers()
             self._prepare()
+            if self._children:
+                first = self._children[0].service.name
+                stack.enter_context(guardian.guarded(self.data_dir, self._notes, self.log_of(guardian.NAME), last=first))
             stack.callback(self._stop_all)
             for child in self._children:
                 self._start(child)
@@ -194,17 +197,15 @@ class Supervisor:
         processes.forget_record(self._notes, child.service.name)
 
     def _stop_leftovers(self) -> None:
-        noted = [record for record in processes.read_records(self._notes) if record.is_alive()]
-        marked = processes.find_marked(MARK, str(self.data_dir))
-        known = {record.pid for record in noted}
-        left = noted + [record for record in marked if record.pid not in known]
-        if left:
-            self._say(f"Stopping {len(left)} process(es) that an earlier run left behind.")
-            first = next((child.service.name for child in self._children), "")
-            for last in (False, True):  # in reverse order, as far as it matters: the others report to the first
-                processes.stop_processes(
-                    [record for record in left if (record.name == first) is last], deadline_seconds=_LEFTOVER_SECONDS
-                )
+        left = processes.find_left(self._notes, self.data_dir)
+        services = [record for record in left if record.name != guardian.NAME]
+        if services:
+            self._say(f"Stopping {len(services)} process(es) that an earlier run left behind.")
+        for record in left:
+            if record.name == guardian.NAME:  # it is at it: an agent that is told twice kills its workers
+                processes.await_end(record, deadline_seconds=_GUARDIAN_SECONDS)
+        first = next((child.service.name for child in self._children), "")
+        processes.stop_left([record for record in left if record.is_alive()], last=first)
         for record in processes.read_records(self._notes):
             processes.forget_record(self._notes, record.name)
 

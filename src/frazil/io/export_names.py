@@ -1,10 +1,17 @@
-"""Names for movies in flat folders: unique, stable while a session grows, safe in STAR files and shells."""
+"""Names of an export: its folders and tables, and names for movies in flat folders.
+
+The latter are unique, stable while a session grows, safe in STAR files and shells.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+# What an export writes into its folder.
+FOLDERS = ("micrographs", "thumbnails", "motion", "picks", "particles", "class2d")
+TABLES = ("micrographs.star", "particles.star", "particles.cs", "exposures.csv", "session.json", "report.html")
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
 _NAME_MAX_BYTES = 200  # the file system's 255 less suffixes and temporary names
@@ -26,6 +33,13 @@ def flat_names(relative_paths: Iterable[str]) -> list[str]:
         taken.add(name)
         names.append(name)
     return names
+
+
+def exported_files(output: Path) -> list[Path]:
+    """Return the files of an export that are there."""
+    tables = [output / name for name in TABLES]
+    images = [path for name in FOLDERS for path in (output / name).glob("*")]
+    return [path for path in tables + images if path.is_file()]
 
 
 def _safe(text: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from frazil.cli import processes
-from frazil.cli.supervise import MARK
+from frazil.cli.processes import MARK
 from frazil.simulator import SimulationParameters, write_session
 
 FRAZIL = str(Path(sys.executable).parent / "frazil")

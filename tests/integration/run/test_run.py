@@ -21,7 +21,7 @@ import pytest
 import starfile
 
 from frazil.cli import processes
-from frazil.cli.supervise import MARK
+from frazil.cli.processes import MARK
 from frazil.simulator import BadMovie, Delivery, SimulationParameters, write_session
 
 FRAZIL = str(Path(sys.executable).parent / "frazil")
@@ -121,7 +121,9 @@ def test_a_folder_becomes_the_promised_tree(microscope: Path, tmp_path: Path, en
     assert set(classified["rlnClassNumber"]) <= set(classes["rlnClassNumber"])
     assert processes.find_marked(MARK, str(out / ".frazil")) == []
 
-    # The same command again: nothing is redone, and what has come meanwhile is added.
+    # The same command again: nothing is started, let alone redone ...
+    assert finish(command(microscope, out), environment).startswith("Nothing new in")
+    # ... but what has come meanwhile is added.
     results = {path: path.stat().st_mtime_ns for path in (out / "micrographs").iterdir()}
     write_session(dataclasses.replace(PARAMETERS, movie_count=7), tmp_path / "more")
     new = sorted((tmp_path / "more").rglob("*.tiff"))[-1]
@@ -149,10 +151,11 @@ def test_killed_and_run_again(microscope: Path, tmp_path: Path, environment: dic
         first = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
     results = out / ".frazil" / "run" / "results"
     eventually(lambda: results.is_dir() and any(results.iterdir()))
+    state = str((out / ".frazil").resolve())
+    assert processes.find_marked(MARK, state)
     first.kill()
     first.wait()
-    state = str((out / ".frazil").resolve())
-    assert processes.find_marked(MARK, state)  # they go on without it
+    eventually(lambda: processes.find_marked(MARK, state) == [], seconds=30.0)  # they end without it
 
     with (tmp_path / "second.log").open("wb") as log:
         second = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)

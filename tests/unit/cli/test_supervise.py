@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from frazil.cli import processes
-from frazil.cli.supervise import MARK, Service, Supervisor, last_line, restart_delay_seconds
+from frazil.cli.processes import MARK
+from frazil.cli.supervise import Service, Supervisor, last_line, restart_delay_seconds
 from frazil.model.errors import FrazilError
 
 SLEEPER = "import time; open(__import__('sys').argv[1], 'a').write('up\\n'); time.sleep(600)"
@@ -105,33 +106,70 @@ SUPERVISOR = """
 import sys, time
 from pathlib import Path
 from frazil.cli.supervise import Service, Supervisor
-mark = Path(sys.argv[2])
-grandchild = [sys.executable, "-c", "import time; time.sleep(600)"]
-code = "import subprocess, sys, time; subprocess.Popen(%r, start_new_session=True); " % grandchild
-code += "open(sys.argv[1], 'w').close(); time.sleep(600)"
-service = Service(name="agent", command=lambda: [sys.executable, "-c", code, str(mark)], is_healthy=mark.exists)
-with Supervisor([service], Path(sys.argv[1]), print):
+data, mark, code = sys.argv[1:]
+service = Service(name="agent", command=lambda: [sys.executable, "-c", code, mark], is_healthy=Path(mark).exists)
+with Supervisor([service], Path(data), print):
     print("ready", flush=True)
     time.sleep(600)
 """
+WITH_A_CHILD = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+open(sys.argv[1], "w").close()
+time.sleep(600)
+"""
+COUNTING = """
+import signal, sys, time
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(open(sys.argv[1], "a").write("told ")))
+open(sys.argv[1], "w").close()
+while not told:
+    time.sleep(0.02)
+time.sleep(1.0)
+"""
 
 
-def test_what_a_killed_supervisor_left_is_stopped_by_the_next(tmp_path: Path) -> None:
+def killed_supervisor(data: Path, mark: Path, code: str, *, guardian_too: bool = False) -> list[processes.ProcessRecord]:
+    """Kill a supervisor of a child that runs `code`; returns what it left but for its guardian."""
+    command = [sys.executable, "-c", SUPERVISOR, str(data), str(mark), code]
+    supervisor = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert supervisor.stdout is not None
+    with supervisor.stdout:
+        assert supervisor.stdout.readline() == "ready\n"
+        left = processes.find_marked(MARK, str(data))
+        if guardian_too:
+            os.kill(pid_of(data, "guardian"), signal.SIGKILL)
+        supervisor.kill()
+        supervisor.wait()
+    return left
+
+
+def test_what_a_killed_supervisor_left_ends_by_itself(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    killed = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(data), str(tmp_path / "mark")], stdout=subprocess.PIPE, text=True
-    )
-    assert killed.stdout is not None
-    with killed.stdout:
-        assert killed.stdout.readline() == "ready\n"
-        killed.kill()
-        killed.wait()
-    left = processes.find_marked(MARK, str(data))
-    assert len(left) == 2  # the child and its own child
+    left = killed_supervisor(data, tmp_path / "mark", WITH_A_CHILD)
+    assert len(left) == 2
+    eventually(lambda: not any(record.is_alive() for record in left))
+    eventually(lambda: processes.start_ticks(pid_of(data, "guardian")) is None)
+
+
+def test_what_is_left_without_a_guardian_is_stopped_by_the_next(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    left = killed_supervisor(data, tmp_path / "mark", WITH_A_CHILD, guardian_too=True)
+    assert [record.is_alive() for record in left] == [True, True]
     said: list[str] = []
     with Supervisor([], data, said.append):
         eventually(lambda: not any(record.is_alive() for record in left))
     assert said == ["Stopping 2 process(es) that an earlier run left behind."]
+
+
+def test_only_one_tells_a_leftover_to_stop(tmp_path: Path) -> None:
+    """An agent that is told twice kills its workers: the next supervisor waits for the guardian of the one before."""
+    data, mark = tmp_path / "data", tmp_path / "mark"
+    killed_supervisor(data, mark, COUNTING)
+    eventually(lambda: mark.read_text() != "")
+    with Supervisor([], data, lambda _: None):
+        assert processes.find_marked(MARK, str(data)) == []
+    assert mark.read_text() == "told "
 
 
 def test_a_note_of_a_dead_process_never_hits_a_stranger(tmp_path: Path) -> None:
