@@ -1,5 +1,11 @@
 // Made by generate_types.py from protos/; never edited. Times are seconds since 1970; null: not set, or no number.
 
+export interface Alternation {
+  readonly enabled: boolean;
+  readonly update_interval_minutes: number;
+  readonly turn_minutes_min: number;
+}
+
 export interface Blocker {
   readonly slot_key: string;
   readonly job_id: string;
@@ -35,10 +41,29 @@ export interface ClassAverages {
   readonly publish_time: number | null;
 }
 
+export interface ClusterJob {
+  readonly name: string;
+  readonly cluster_job_id: string;
+  readonly state: string;
+  readonly cluster_reason: string;
+  readonly submit_time: number | null;
+  readonly end_time: number | null;
+}
+
 export interface ComputeResources {
   readonly preprocessing_lane: string;
   readonly preprocessing_workers: number;
   readonly reconstruction_lane: string;
+  readonly auxiliary_lane: string;
+  readonly priority: number;
+  readonly preprocessing_gpus: readonly string[];
+  readonly reconstruction_gpus: readonly string[];
+  readonly auxiliary_gpus: readonly string[];
+  readonly wait_for_exposures: boolean;
+  readonly auto_pause: "auto_pause_unspecified" | "auto_pause_graceful" | "auto_pause_immediate" | "unknown";
+  readonly auto_pause_idle_minutes: number;
+  readonly streaming_start: "streaming_start_unspecified" | "streaming_start_on_request" | "unknown";
+  readonly alternation: Alternation | null;
 }
 
 export interface ExplainWaitResponse {
@@ -96,6 +121,8 @@ export interface ExposureResult {
   readonly particle_pixel_size_angstrom: number | null;
   readonly stage_seconds: Readonly<Record<string, number | null>>;
   readonly warnings: readonly string[];
+  readonly motion_local_angstrom: number | null;
+  readonly motion_sigma_px: number | null;
 }
 
 export interface GpuSlot {
@@ -106,6 +133,11 @@ export interface GpuSlot {
   readonly memory_mib: number;
   readonly quarantined: string;
   readonly lease: Lease | null;
+  readonly drained: string;
+  readonly gpu_memory_used_mib: number;
+  readonly gpu_memory_total_mib: number;
+  readonly gpu_utilization_percent: number;
+  readonly handoff_session_id: string;
 }
 
 export interface Job {
@@ -119,12 +151,24 @@ export interface Job {
   readonly lease: Lease | null;
   readonly progress: string;
   readonly failures: number;
+  readonly priority: number;
+  readonly indefinite: boolean;
+  readonly parked: boolean;
+  readonly gpus: readonly string[];
+  readonly gpu_memory_min_mib: number;
+  readonly state_time: number | null;
+  readonly stalled: boolean;
+  readonly parameters: Readonly<Record<string, string>>;
 }
 
 export interface Lane {
   readonly name: string;
   readonly backend: string;
   readonly node_globs: readonly string[];
+  readonly options_json: string;
+  readonly from_file: boolean;
+  readonly problem: string;
+  readonly cluster_jobs: readonly ClusterJob[];
 }
 
 export interface Lease {
@@ -169,7 +213,7 @@ export interface MovieMetadata {
 
 export interface Node {
   readonly node_id: string;
-  readonly state: "unspecified" | "up" | "suspect" | "lost" | "unknown";
+  readonly state: "unspecified" | "up" | "suspect" | "lost" | "ended" | "unknown";
   readonly programs: readonly string[];
   readonly slots: readonly GpuSlot[];
   readonly last_seen_time: number | null;
@@ -200,6 +244,8 @@ export interface Session {
   readonly scan: ScanStatus | null;
   readonly create_time: number | null;
   readonly labels: Readonly<Record<string, string>>;
+  readonly compute_next: ComputeResources | null;
+  readonly slot_switch: SlotSwitch | null;
 }
 
 export interface SessionCounts {
@@ -234,6 +280,16 @@ export interface SessionParameters {
   readonly class_max_resolution_angstrom: number | null;
   readonly seed: number;
   readonly until: string;
+  readonly camera: string;
+  readonly symmetry: string;
+}
+
+export interface SlotSwitch {
+  readonly jobs: Readonly<Record<string, number>>;
+  readonly state: "unspecified" | "switching" | "done" | "cancelled" | "unknown";
+  readonly asked_by: string;
+  readonly sentence: string;
+  readonly ask_time: number | null;
 }
 
 export interface ExposureSummary {
