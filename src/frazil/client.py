@@ -13,6 +13,7 @@ answer, with one request id, so that a restart of the scheduler goes unnoticed a
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,34 +33,11 @@ from frazil.api.reconstruction.v1.reconstruction_pb2 import (
     ParticleBlock,
 )
 from frazil.api.reconstruction.v1.reconstruction_pb2_grpc import ReconstructionServiceStub
-from frazil.api.scheduler.v1.scheduler_pb2 import (
-    CancelJobRequest,
-    ClearGpuRequest,
-    ExplainWaitRequest,
-    ExplainWaitResponse,
-    FenceNodeRequest,
-    GetJobRequest,
-    GpuSlot,
-    Job,
-    Lane,
-    ListJobsRequest,
-    ListLanesRequest,
-    ListNodesRequest,
-    Node,
-    QuarantineGpuRequest,
-)
+from frazil.api.scheduler.v1 import scheduler_pb2
+from frazil.api.scheduler.v1.scheduler_pb2 import ExplainWaitResponse, GpuSlot, Job, Lane, Node
 from frazil.api.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
-from frazil.api.session.v1.session_pb2 import (
-    CompleteSessionRequest,
-    ComputeResources,
-    CreateSessionRequest,
-    GetSessionRequest,
-    ListSessionsRequest,
-    PauseSessionRequest,
-    Session,
-    SessionParameters,
-    StartSessionRequest,
-)
+from frazil.api.session.v1 import session_pb2
+from frazil.api.session.v1.session_pb2 import ComputeAdvice, ComputeResources, Profile, Session, SessionParameters
 from frazil.api.session.v1.session_pb2_grpc import SessionServiceStub
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil.rpc.client import call_until_answered, new_request_id, open_channel
@@ -130,19 +108,18 @@ class Client:
         Keep `request_id` over retries of your own (a crash of the LIMS): a repeat returns the first reply.
         """
         session = Session(name=name, parameters=parameters, compute=compute, labels=labels)
-        return self._call(
-            self._sessions.CreateSession, CreateSessionRequest(request_id=request_id or new_request_id(), session=session)
-        )
+        request = session_pb2.CreateSessionRequest(request_id=request_id or "", session=session)
+        return self._change(self._sessions.CreateSession, request)
 
     def get_session(self, session: str) -> Session:
         """Return one session by identity or name."""
-        return self._call(self._sessions.GetSession, GetSessionRequest(session=session))
+        return self._call(self._sessions.GetSession, session_pb2.GetSessionRequest(session=session))
 
     def sessions(self) -> Iterator[Session]:
         """Yield every session, newest first."""
         token = ""
         while True:
-            reply = self._call(self._sessions.ListSessions, ListSessionsRequest(page_token=token))
+            reply = self._call(self._sessions.ListSessions, session_pb2.ListSessionsRequest(page_token=token))
             yield from reply.sessions
             token = reply.next_page_token
             if not token:
@@ -150,16 +127,69 @@ class Client:
 
     def start(self, session: str) -> Session:
         """Start or resume a session."""
-        return self._call(self._sessions.StartSession, StartSessionRequest(request_id=new_request_id(), session=session))
+        return self._change(self._sessions.StartSession, session_pb2.StartSessionRequest(session=session))
 
     def pause(self, session: str) -> Session:
         """Stop a session's jobs and release its slots; nothing is lost."""
-        return self._call(self._sessions.PauseSession, PauseSessionRequest(request_id=new_request_id(), session=session))
+        return self._change(self._sessions.PauseSession, session_pb2.PauseSessionRequest(session=session))
 
     def complete(self, session: str) -> Session:
         """Say that no more movies will come: what is queued is worked off, results become final."""
-        request = CompleteSessionRequest(request_id=new_request_id(), session=session)
-        return self._call(self._sessions.CompleteSession, request)
+        return self._change(self._sessions.CompleteSession, session_pb2.CompleteSessionRequest(session=session))
+
+    def clone_session(self, session: str, name: str, *, movie_folder: str = "") -> Session:
+        """Create a session with the values of another; `movie_folder` empty means the same folder."""
+        request = session_pb2.CloneSessionRequest(session=session, name=name, movie_folder=movie_folder)
+        return self._change(self._sessions.CloneSession, request)
+
+    def delete_session(self, session: str, *, delete_results: bool = False) -> session_pb2.DeleteSessionResponse:
+        """Forget a session that is paused or completed; its results stay on disk unless they are to go too."""
+        request = session_pb2.DeleteSessionRequest(session=session, delete_results=delete_results)
+        return self._change(self._sessions.DeleteSession, request)
+
+    # -------------------------------------------------------------------------------------------- a session's resources
+    def update_compute(self, session: str, compute: ComputeResources, *, now: bool = False) -> Session:
+        """Change all of a session's compute resources: from its next start on, or now."""
+        request = session_pb2.UpdateComputeRequest(session=session, compute=compute, now=now)
+        return self._change(self._sessions.UpdateCompute, request)
+
+    def switch_plan(self, session: str, jobs: Mapping[str, int]) -> Session:
+        """Hand slots over inside a session: how many jobs of which type are to run. Empty cancels the one under way."""
+        return self._change(self._sessions.SwitchPlan, session_pb2.SwitchPlanRequest(session=session, jobs=jobs))
+
+    def start_streaming_job(self, session: str, job_type: str) -> Session:
+        """Let a streaming job enter the queue."""
+        request = session_pb2.StartStreamingJobRequest(session=session, job_type=job_type)
+        return self._change(self._sessions.StartStreamingJob, request)
+
+    def stop_streaming_job(self, session: str, job_type: str) -> Session:
+        """Stop a streaming job at a checkpoint."""
+        request = session_pb2.StopStreamingJobRequest(session=session, job_type=job_type)
+        return self._change(self._sessions.StopStreamingJob, request)
+
+    def advise_compute(
+        self, session: str = "", *, parameters: SessionParameters | None = None, compute: ComputeResources | None = None
+    ) -> ComputeAdvice:
+        """Say what would run together and what would wait; what is not given is the session's."""
+        request = session_pb2.AdviseComputeRequest(session=session, parameters=parameters, compute=compute)
+        return self._call(self._sessions.AdviseCompute, request)
+
+    # --------------------------------------------------------------------------------------------------------- profiles
+    def profiles(self) -> Sequence[Profile]:
+        """Return the configuration profiles."""
+        return self._call(self._sessions.ListProfiles, session_pb2.ListProfilesRequest()).profiles
+
+    def save_profile(self, profile: Profile, *, session: str = "") -> Profile:
+        """Save a configuration profile, with the values of `session` if one is named."""
+        return self._change(self._sessions.SaveProfile, session_pb2.SaveProfileRequest(profile=profile, session=session))
+
+    def delete_profile(self, name: str) -> None:
+        """Delete a configuration profile."""
+        self._change(self._sessions.DeleteProfile, session_pb2.DeleteProfileRequest(name=name))
+
+    def apply_profile(self, profile: str, session: str) -> Session:
+        """Give a session that is not running the values of a configuration profile."""
+        return self._change(self._sessions.ApplyProfile, session_pb2.ApplyProfileRequest(profile=profile, session=session))
 
     # ------------------------------------------------------------------------------------------------------ exposures
     def exposures(
@@ -183,8 +213,7 @@ class Client:
 
     def retry_quarantined(self, session: str) -> int:
         """Put a session's quarantined exposures back into the queue; returns how many."""
-        request = RetryQuarantinedRequest(request_id=new_request_id(), session=session)
-        return self._call(self._exposures.RetryQuarantined, request).count
+        return self._change(self._exposures.RetryQuarantined, RetryQuarantinedRequest(session=session)).count
 
     # -------------------------------------------------------------------------------------------------------- results
     def class_averages(self, session: str) -> ClassAverages | None:
@@ -207,45 +236,93 @@ class Client:
             yield from blocks
             after = blocks[-1].sequence
 
-    # ---------------------------------------------------------------------------------------------- resources and jobs
+    # ------------------------------------------------------------------------------------------------ nodes and lanes
     def nodes(self) -> Sequence[Node]:
         """Return the nodes with their slots and who holds them."""
-        return self._call(self._scheduler.ListNodes, ListNodesRequest()).nodes
-
-    def lanes(self) -> Sequence[Lane]:
-        """Return the lanes."""
-        return self._call(self._scheduler.ListLanes, ListLanesRequest()).lanes
-
-    def jobs(self, session: str = "", *, active_only: bool = False) -> Sequence[Job]:
-        """Return jobs in queue order, of one session or of all."""
-        return self._call(self._scheduler.ListJobs, ListJobsRequest(session=session, active_only=active_only)).jobs
-
-    def get_job(self, job_id: str) -> Job:
-        """Return one job."""
-        return self._call(self._scheduler.GetJob, GetJobRequest(job_id=job_id))
-
-    def cancel_job(self, job_id: str) -> Job:
-        """Cancel a job; its slot is released once its worker is proven dead."""
-        return self._call(self._scheduler.CancelJob, CancelJobRequest(request_id=new_request_id(), job_id=job_id))
-
-    def explain_wait(self, job_id: str) -> ExplainWaitResponse:
-        """Say why a job waits, who blocks it and what can be done."""
-        return self._call(self._scheduler.ExplainWait, ExplainWaitRequest(job_id=job_id))
-
-    def quarantine_gpu(self, slot_key: str, reason: str) -> GpuSlot:
-        """Take a GPU slot out of service."""
-        request = QuarantineGpuRequest(request_id=new_request_id(), slot_key=slot_key, reason=reason)
-        return self._call(self._scheduler.QuarantineGpu, request)
-
-    def clear_gpu(self, slot_key: str, reason: str) -> GpuSlot:
-        """Put a quarantined GPU slot back into service."""
-        request = ClearGpuRequest(request_id=new_request_id(), slot_key=slot_key, reason=reason)
-        return self._call(self._scheduler.ClearGpu, request)
+        return self._call(self._scheduler.ListNodes, scheduler_pb2.ListNodesRequest()).nodes
 
     def fence_node(self, node_id: str, attested_by: str) -> Node:
         """Attest that every process on a lost node is dead: its leases are freed without proof from the node."""
-        request = FenceNodeRequest(request_id=new_request_id(), node_id=node_id, attested_by=attested_by)
-        return self._call(self._scheduler.FenceNode, request)
+        request = scheduler_pb2.FenceNodeRequest(node_id=node_id, attested_by=attested_by)
+        return self._change(self._scheduler.FenceNode, request)
+
+    def drain_gpu(self, slot_key: str, reason: str) -> GpuSlot:
+        """Give a GPU to nobody else once its present jobs have ended."""
+        return self._change(self._scheduler.DrainGpu, scheduler_pb2.DrainGpuRequest(slot_key=slot_key, reason=reason))
+
+    def quarantine_gpu(self, slot_key: str, reason: str) -> GpuSlot:
+        """Take a GPU out of service; its jobs go on elsewhere."""
+        request = scheduler_pb2.QuarantineGpuRequest(slot_key=slot_key, reason=reason)
+        return self._change(self._scheduler.QuarantineGpu, request)
+
+    def clear_gpu(self, slot_key: str, reason: str) -> GpuSlot:
+        """Put a drained or quarantined GPU back into service."""
+        return self._change(self._scheduler.ClearGpu, scheduler_pb2.ClearGpuRequest(slot_key=slot_key, reason=reason))
+
+    def lanes(self) -> Sequence[Lane]:
+        """Return the lanes."""
+        return self._call(self._scheduler.ListLanes, scheduler_pb2.ListLanesRequest()).lanes
+
+    def create_lane(self, name: str, backend: str, options: Mapping[str, Any]) -> Lane:
+        """Add a lane; `options` are those of the backend, as in frazil.toml."""
+        lane = Lane(name=name, backend=backend, options_json=json.dumps(options))
+        return self._change(self._scheduler.CreateLane, scheduler_pb2.CreateLaneRequest(lane=lane))
+
+    def update_lane(self, name: str, options: Mapping[str, Any]) -> Lane:
+        """Change a lane's options, all of them."""
+        lane = Lane(name=name, options_json=json.dumps(options))
+        return self._change(self._scheduler.UpdateLane, scheduler_pb2.UpdateLaneRequest(lane=lane))
+
+    def delete_lane(self, name: str) -> None:
+        """Remove a lane that nobody uses."""
+        self._change(self._scheduler.DeleteLane, scheduler_pb2.DeleteLaneRequest(name=name))
+
+    # ------------------------------------------------------------------------------------------------------------- jobs
+    def jobs(self, session: str = "", *, active_only: bool = False) -> Sequence[Job]:
+        """Return jobs in queue order, of one session or of all."""
+        request = scheduler_pb2.ListJobsRequest(session=session, active_only=active_only)
+        return self._call(self._scheduler.ListJobs, request).jobs
+
+    def get_job(self, job_id: str) -> Job:
+        """Return one job."""
+        return self._call(self._scheduler.GetJob, scheduler_pb2.GetJobRequest(job_id=job_id))
+
+    def explain_wait(self, job_id: str) -> ExplainWaitResponse:
+        """Say why a job waits, who blocks it and what can be done."""
+        return self._call(self._scheduler.ExplainWait, scheduler_pb2.ExplainWaitRequest(job_id=job_id))
+
+    def submit_job(
+        self,
+        session: str,
+        job_type: str,
+        *,
+        lane: str = "",
+        gpus: Sequence[str] = (),
+        priority: int | None = None,
+        parameters: Mapping[str, str] | None = None,
+    ) -> Job:
+        """Queue an auxiliary job of a session."""
+        request = scheduler_pb2.SubmitJobRequest(
+            session=session, job_type=job_type, lane=lane, gpus=gpus, priority=priority, parameters=parameters
+        )
+        return self._change(self._scheduler.SubmitJob, request)
+
+    def set_job_priority(self, job_id: str, priority: int) -> Job:
+        """Change a job's priority, 0 to 100."""
+        request = scheduler_pb2.SetJobPriorityRequest(job_id=job_id, priority=priority)
+        return self._change(self._scheduler.SetJobPriority, request)
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Cancel a job; its slot is released once its worker is proven dead."""
+        return self._change(self._scheduler.CancelJob, scheduler_pb2.CancelJobRequest(job_id=job_id))
+
+    def kill_job(self, job_id: str) -> Job:
+        """End a job's worker at once, without a checkpoint; the job is cancelled."""
+        return self._change(self._scheduler.KillJob, scheduler_pb2.KillJobRequest(job_id=job_id))
+
+    def requeue_job(self, job_id: str) -> Job:
+        """Put a job back into the queue."""
+        return self._change(self._scheduler.RequeueJob, scheduler_pb2.RequeueJobRequest(job_id=job_id))
 
     # --------------------------------------------------------------------------------------------------------- events
     def events(
@@ -292,3 +369,8 @@ class Client:
         return call_until_answered(
             method, request, deadline_seconds=self._deadline_seconds, give_up=lambda: time.monotonic() >= give_up_at
         )
+
+    def _change(self, method: Callable[..., Reply], request: Any) -> Reply:
+        """Call a method that changes something: repeats carry one request id, so that nothing happens twice."""
+        request.request_id = request.request_id or new_request_id()
+        return self._call(method, request)

@@ -5,22 +5,19 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frazil.cli.options import Given, takes
 from frazil.model.errors import FrazilError
 
 if TYPE_CHECKING:
     from frazil.api.session.v1.session_pb2 import SessionParameters
-
-Given: TypeAlias = Mapping[str, Any]
 
 
 class Until(StrEnum):
@@ -74,29 +71,17 @@ _FLAGS: dict[str, tuple[Any, Any]] = {
     "defects": (Annotated[Path | None, _flag("--defects", "Defect file or map.", _CAMERA)], None),
     "movies": (Annotated[str, _flag("--movies", "Which files: a glob relative to the folder.", _MOVIES)], ""),
     "metadata_folder": (Annotated[Path | None, _flag("--metadata-folder", "Where the XML or mdoc files are.", _MOVIES)], None),
+    "camera": (
+        Annotated[str, _flag("--camera", "k2, k3, falcon3, falcon4, falcon4-eer, or with -super-resolution.", _CAMERA)],
+        "",
+    ),
+    "symmetry": (Annotated[str, _flag("--symmetry", "Point group, as RELION writes it: C1, D8, O …", _PARTICLES)], ""),
     "seed": (Annotated[int, typer.Option("--seed", help="Seed of every random choice.")], 1),
     "until": (Annotated[Until | None, typer.Option("--until", help="Last stage to run (default: all).")], None),
 }
 
 
-def takes_session_parameters(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command every flag of a session; the command's first parameter is `given`."""
-    own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "given"]
-    shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in _FLAGS.items()
-    ]
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + shared
-
-    @functools.wraps(command)
-    def wrapper(**values: Any) -> Any:
-        given = {name: values.pop(name) for name in _FLAGS}
-        return command(given, **values)
-
-    del wrapper.__dict__["__wrapped__"]  # typer must see the signature below, not the command's own
-    wrapper.__dict__["__signature__"] = inspect.Signature(parameters)
-    wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
-    return wrapper
+takes_session_parameters = takes(_FLAGS, "given")
 
 
 def session_parameters(folder: Path, given: Given) -> SessionParameters:
@@ -123,6 +108,8 @@ def session_parameters(folder: Path, given: Given) -> SessionParameters:
         output_box_px=given["output_box"],
         class_count=given["classes"],
         class_max_resolution_angstrom=given["class_max_resolution"],
+        camera=given["camera"],
+        symmetry=given["symmetry"],
         seed=given["seed"],
         until=given["until"].value if given["until"] else "",
     )

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections import Counter
+from datetime import UTC
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frazil.cli.options import SCHEDULER_DEFAULT, JsonOption, SchedulerOption
+from frazil.cli.options import SCHEDULER_DEFAULT, JsonOption, SchedulerOption, SessionArgument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from frazil.api.scheduler.v1.scheduler_pb2 import GpuSlot, Job
+    from frazil.api.scheduler.v1.scheduler_pb2 import GpuSlot, Job, Lane
 
 lanes = typer.Typer(help="Lanes: named sets of GPU slots.", no_args_is_help=True)
 nodes = typer.Typer(help="Nodes: machines whose agent has dialled in.", no_args_is_help=True)
 gpus = typer.Typer(help="GPU slots and who holds them.", no_args_is_help=True)
-jobs = typer.Typer(help="Jobs: list, show, explain, cancel.", no_args_is_help=True)
+jobs = typer.Typer(help="Jobs: list, explain, submit, cancel, kill, requeue.", no_args_is_help=True)
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Identity of a job.")]
 SlotArgument = Annotated[str, typer.Argument(metavar="SLOT", help="Key of a slot, as `frazil gpu list` prints it.")]
+LaneArgument = Annotated[str, typer.Argument(metavar="LANE", help="Name of a lane.")]
+OptionOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", help='NAME=VALUE of the backend, the value as in TOML, e.g. nodes=["gpu*"]; may be repeated.'),
+]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for those who come after.")]
 
 
@@ -34,8 +41,45 @@ def list_lanes(scheduler: SchedulerOption = SCHEDULER_DEFAULT, as_json: JsonOpti
     if as_json:
         print_json(found)
         return
-    rows = ((lane.name, lane.backend, ", ".join(lane.node_globs) or "every node") for lane in found)
-    print_table(("lane", "backend", "nodes"), rows, empty="There are no lanes.")
+    rows = (
+        (lane.name, lane.backend, _where(lane), "frazil.toml" if lane.from_file else "added", lane.problem) for lane in found
+    )
+    print_table(("lane", "backend", "where", "from", "problem"), rows, empty="There are no lanes.")
+
+
+@lanes.command("create")
+def create_lane(
+    lane: LaneArgument,
+    backend: Annotated[str, typer.Option("--backend", help="node, slurm or kubernetes.")] = "node",
+    option: OptionOption = None,
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Add a lane; it stays over restarts."""
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        client.create_lane(lane, backend, _options(option))
+    print(f"Lane {lane} is there.")
+
+
+@lanes.command("update")
+def update_lane(lane: LaneArgument, option: OptionOption = None, scheduler: SchedulerOption = SCHEDULER_DEFAULT) -> None:
+    """Replace the options of a lane; running jobs go on."""
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        client.update_lane(lane, _options(option))
+    print(f"Lane {lane} is changed.")
+
+
+@lanes.command("delete")
+def delete_lane(lane: LaneArgument, scheduler: SchedulerOption = SCHEDULER_DEFAULT) -> None:
+    """Remove a lane that nobody uses."""
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        client.delete_lane(lane)
+    print(f"Lane {lane} is gone.")
 
 
 @nodes.command("list")
@@ -89,8 +133,22 @@ def list_gpus(scheduler: SchedulerOption = SCHEDULER_DEFAULT, as_json: JsonOptio
     if as_json:
         print_json(slots)
         return
-    rows = ((slot.slot_key, slot.node_id, slot.device_name, f"{slot.memory_mib:,} MiB", _holder(slot, by_id)) for slot in slots)
-    print_table(("slot", "node", "device", "memory", "held by"), rows, empty="No agent has dialled in yet.")
+    rows = (
+        (slot.slot_key, slot.node_id, slot.device_name, f"{slot.memory_mib:,} MiB", _use(slot), *_holder(slot, by_id))
+        for slot in slots
+    )
+    columns = ("slot", "node", "device", "share", "in use", "held by", "since")
+    print_table(columns, rows, empty="No agent has dialled in yet.")
+
+
+@gpus.command("drain")
+def drain_gpu(slot: SlotArgument, reason: ReasonOption, scheduler: SchedulerOption = SCHEDULER_DEFAULT) -> None:
+    """Give a GPU no new job; those on it go on to their end."""
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        client.drain_gpu(slot, reason)
+    print(f"{slot} gets no new job: {reason}")
 
 
 @gpus.command("quarantine")
@@ -105,7 +163,7 @@ def quarantine_gpu(slot: SlotArgument, reason: ReasonOption, scheduler: Schedule
 
 @gpus.command("clear")
 def clear_gpu(slot: SlotArgument, reason: ReasonOption, scheduler: SchedulerOption = SCHEDULER_DEFAULT) -> None:
-    """Put a slot back into service, after a probe by its agent."""
+    """Put a drained or quarantined slot back into service, a quarantined one after a probe by its agent."""
     from frazil.client import Client
 
     with Client(scheduler, patience_seconds=2.0) as client:
@@ -130,7 +188,9 @@ def list_jobs(
     if as_json:
         print_json(found)
         return
-    print_table(("job", "type", "session", "lane", "state", "what"), _job_rows(found, names), empty="There are no jobs.")
+    print_table(
+        ("job", "type", "session", "lane", "priority", "state", "what"), _job_rows(found, names), empty="There are no jobs."
+    )
 
 
 @jobs.command("show")
@@ -172,17 +232,107 @@ def cancel_job(job: JobArgument, scheduler: SchedulerOption = SCHEDULER_DEFAULT)
         print(f"{job} is {state_word(client.cancel_job(job))}.")
 
 
-def _holder(slot: GpuSlot, by_id: dict[str, Job]) -> str:
+@jobs.command("submit")
+def submit_job(
+    session: SessionArgument,
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="An auxiliary job, e.g. abinitio.")],
+    lane: Annotated[str, typer.Option("--lane", help="Lane (default: the session's auxiliary lane).")] = "",
+    gpu: Annotated[list[str] | None, typer.Option("--gpu", help="GPU or slot it is bound to; may be repeated.")] = None,
+    priority: Annotated[int | None, typer.Option("--priority", min=0, max=100, help="Default: the session's.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("--parameter", help="NAME=VALUE; may be repeated.")] = None,
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Queue an auxiliary job of a session."""
+    from frazil.client import Client
+
+    parameters = dict(_pair("--parameter", word) for word in parameter or [])
+    with Client(scheduler, patience_seconds=2.0) as client:
+        job = client.submit_job(session, job_type, lane=lane, gpus=gpu or [], priority=priority, parameters=parameters)
+    print(f"{job.job_id} is queued in lane {job.lane}.")
+
+
+@jobs.command("priority")
+def set_priority(
+    job: JobArgument,
+    priority: Annotated[int, typer.Argument(metavar="PRIORITY", min=0, max=100, help="0 to 100; the highest is served first.")],
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Change a job's priority in the queue."""
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        client.set_job_priority(job, priority)
+    print(f"{job} has priority {priority}.")
+
+
+@jobs.command("kill")
+def kill_job(job: JobArgument, scheduler: SchedulerOption = SCHEDULER_DEFAULT) -> None:
+    """End a job's worker at once, without a checkpoint; the job is cancelled."""
+    from frazil.cli.show import state_word
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        print(f"{job} is {state_word(client.kill_job(job))}.")
+
+
+@jobs.command("requeue")
+def requeue_job(job: JobArgument, scheduler: SchedulerOption = SCHEDULER_DEFAULT) -> None:
+    """Put a job back into the queue: a running one after a checkpoint, a failed or cancelled one as it ended."""
+    from frazil.cli.show import state_word
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        print(f"{job} is {state_word(client.requeue_job(job))}.")
+
+
+def _where(lane: Lane) -> str:
+    states = Counter(job.state.lower() for job in lane.cluster_jobs if job.state != "ENDED")
+    if states or lane.backend != "node":
+        return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no cluster job"
+    return ", ".join(lane.node_globs) or "every node"
+
+
+def _use(slot: GpuSlot) -> str:
+    if not slot.gpu_memory_total_mib:
+        return ""
+    return f"{slot.gpu_memory_used_mib:,} MiB, {slot.gpu_utilization_percent} %"
+
+
+def _holder(slot: GpuSlot, by_id: dict[str, Job]) -> tuple[str, str]:
     if slot.quarantined:
-        return f"out of service: {slot.quarantined}"
+        return f"out of service: {slot.quarantined}", ""
     if not slot.HasField("lease"):
-        return "free"
+        return (f"drained: {slot.drained}" if slot.drained else "free"), ""
     job = by_id.get(slot.lease.job_id)
-    return f"{job.job_type} {job.job_id}" if job is not None else slot.lease.job_id
+    who = f"{job.job_type} {job.job_id}" if job is not None else slot.lease.job_id
+    draining = f" (then drained: {slot.drained})" if slot.drained else ""
+    return who + draining, slot.lease.grant_time.ToDatetime(UTC).astimezone().strftime("%d %b %H:%M")
+
+
+def _pair(flag: str, word: str) -> tuple[str, str]:
+    from frazil.model.errors import FrazilError
+
+    name, equals, value = word.partition("=")
+    if not name or not equals:
+        raise FrazilError("OPTION_INVALID", f"{flag} is {word!r}: write it as NAME=VALUE.")
+    return name, value
+
+
+def _options(words: list[str] | None) -> dict[str, Any]:
+    """Return a backend's options; a value that is no TOML is text."""
+    import tomllib
+
+    options: dict[str, Any] = {}
+    for name, value in (_pair("--option", word) for word in words or []):
+        try:
+            options[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[name] = value
+    return options
 
 
 def _job_rows(found: Sequence[Job], names: dict[str, str]) -> list[tuple[str, ...]]:
-    from frazil.cli.show import state_word
+    from frazil.cli.show import job_word
 
     return [
         (
@@ -190,7 +340,8 @@ def _job_rows(found: Sequence[Job], names: dict[str, str]) -> list[tuple[str, ..
             job.job_type,
             names.get(job.session_id, job.session_id),
             job.lane,
-            state_word(job),
+            str(job.priority),
+            job_word(job),
             job.reason or job.progress,
         )
         for job in found

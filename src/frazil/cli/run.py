@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frazil.cli.parameters import Given, takes_session_parameters
+from frazil.cli.options import Given
+from frazil.cli.parameters import takes_session_parameters
 
 if TYPE_CHECKING:
     from frazil.api.session.v1.session_pb2 import ComputeResources, Session, SessionParameters

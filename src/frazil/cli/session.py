@@ -3,48 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frazil.cli.options import SCHEDULER_DEFAULT, JsonOption, SchedulerOption, SessionArgument
-from frazil.cli.parameters import Given, takes_session_parameters
+from frazil.cli.compute import takes_compute
+from frazil.cli.options import SCHEDULER_DEFAULT, Given, JsonOption, SchedulerOption, SessionArgument
+from frazil.cli.parameters import takes_session_parameters
+
+if TYPE_CHECKING:
+    from frazil.api.session.v1.session_pb2 import ComputeResources, Session
 
 app = typer.Typer(help="Sessions: create, start, pause, complete, look at, export.", no_args_is_help=True)
 
 
 @app.command()
+@takes_compute
 @takes_session_parameters
 def create(
     given: Given,
+    compute: Given,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the session; unique.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with the movies; only ever read.")],
-    lane: Annotated[str, typer.Option("--lane", help="Lane of the preprocessing workers.")] = "",
-    reconstruction_lane: Annotated[str, typer.Option("--reconstruction-lane", help="Lane of the streaming jobs.")] = "",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of preprocessing workers.")] = 1,
     label: Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE of the LIMS; may be repeated.")] = None,
     start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
     scheduler: SchedulerOption = SCHEDULER_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
     """Create a session; it is paused until it is started."""
-    from frazil.api.session.v1.session_pb2 import ComputeResources
+    from frazil.cli.compute import compute_resources
     from frazil.cli.parameters import session_parameters
     from frazil.cli.show import print_json, state_word
     from frazil.client import Client
 
-    compute = ComputeResources(
-        preprocessing_lane=lane, preprocessing_workers=workers, reconstruction_lane=reconstruction_lane or lane
-    )
-    parameters = session_parameters(folder, given)
+    parameters, resources = session_parameters(folder, given), compute_resources(compute)
     with Client(scheduler, patience_seconds=2.0) as client:
-        session = client.create_session(name, parameters, compute=compute, labels=_labels(label or []))
+        session = client.create_session(name, parameters, compute=resources, labels=_labels(label or []))
         if start:
             session = client.start(session.session_id)
     if as_json:
         print_json(session)
-    else:
-        print(f"Session {session.name} is {state_word(session)}; its folder is {session.folder}")
+        return
+    print(f"Session {session.name} is {state_word(session)}; its folder is {session.folder}")
 
 
 def _labels(said: list[str]) -> dict[str, str]:
@@ -83,6 +83,142 @@ def complete(session: SessionArgument, scheduler: SchedulerOption = SCHEDULER_DE
     _change("complete", session, scheduler)
 
 
+@app.command()
+def clone(
+    session: SessionArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new session.")],
+    folder: Annotated[Path | None, typer.Option("--folder", help="Its folder with movies (default: the same).")] = None,
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Create a session with the parameters and compute resources of another."""
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        made = client.clone_session(session, name, movie_folder=str(folder.resolve()) if folder else "")
+    print(f"Session {made.name} is paused; it watches {made.parameters.movie_folder} once it is started.")
+
+
+@app.command()
+def delete(
+    session: SessionArgument,
+    results: Annotated[bool, typer.Option("--results", help="Delete its results on disk, too. Movies always stay.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Forget a session that is paused or completed."""
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        found = client.get_session(session)
+        what = f"session {found.name} and everything in {found.folder}" if results else f"session {found.name}"
+        if not yes:
+            typer.confirm(f"Delete {what}?", abort=True)
+        reply = client.delete_session(found.session_id, delete_results=results)
+    left = "its results are being deleted" if reply.results_deleted else f"its results stay in {reply.folder}"
+    print(f"Session {found.name} is forgotten; {left}.")
+
+
+@app.command()
+@takes_compute
+def plan(
+    session: SessionArgument, compute: Given, scheduler: SchedulerOption = SCHEDULER_DEFAULT, as_json: JsonOption = False
+) -> None:
+    """Say what a session's jobs would get of the GPUs at hand, what would wait, and what to do; changes nothing."""
+    from frazil.cli.compute import compute_resources, print_advice
+    from frazil.cli.show import print_json
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        found = client.get_session(session)
+        advice = client.advise_compute(session, compute=compute_resources(compute, _newest_compute(found)))
+    if as_json:
+        print_json(advice)
+    else:
+        print_advice(advice)
+
+
+@app.command("compute")
+@takes_compute
+def change_compute(
+    session: SessionArgument,
+    compute: Given,
+    now: Annotated[bool, typer.Option("--now", help="At once, not only from the next start on.")] = False,
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Show where a session's jobs run, or change it: only what is said."""
+    from frazil.cli.compute import compute_lines, compute_resources
+    from frazil.client import Client
+
+    said = any(value is not None for value in compute.values())
+    with Client(scheduler, patience_seconds=2.0) as client:
+        found = client.get_session(session)
+        if said or now:
+            found = client.update_compute(found.session_id, compute_resources(compute, _newest_compute(found)), now=now)
+    for line in compute_lines(found.compute):
+        print(line)
+    if found.HasField("compute_next"):
+        print("From the next start on:")
+        for line in compute_lines(found.compute_next):
+            print(f"  {line}")
+
+
+@app.command()
+def switch(
+    session: SessionArgument,
+    jobs: Annotated[
+        list[str] | None, typer.Argument(metavar="TYPE=COUNT...", help="E.g. preprocess=1 class2d_streaming=1.")
+    ] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Give up the hand-over under way.")] = False,
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Hand GPU slots over inside a session, at checkpoints, with nobody else in between."""
+    from frazil.client import Client
+    from frazil.model.errors import FrazilError
+
+    if bool(jobs) == cancel:
+        raise FrazilError("SWITCH_EMPTY", "Say which jobs are to run, e.g. preprocess=1 class2d_streaming=1, or --cancel.")
+    wanted = {}
+    for word in jobs or []:
+        job_type, _, count = word.partition("=")
+        if not job_type or not count.isdigit():
+            raise FrazilError("SWITCH_INVALID", f"{word!r} must be a job type and a number, e.g. preprocess=1.")
+        wanted[job_type] = int(count)
+    with Client(scheduler, patience_seconds=2.0) as client:
+        print(client.switch_plan(session, wanted).slot_switch.sentence)
+
+
+@app.command("start-job")
+def start_job(
+    session: SessionArgument,
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="A streaming job, e.g. class2d_streaming.")],
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Start a streaming job; it begins by itself as soon as a slot is free."""
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        client.start_streaming_job(session, job_type)
+    print(f"{job_type} is queued.")
+
+
+@app.command("stop-job")
+def stop_job(
+    session: SessionArgument,
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="A streaming job, e.g. class2d_streaming.")],
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Stop a streaming job at a checkpoint and release its slot; started again, it goes on where it ended."""
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        client.stop_streaming_job(session, job_type)
+    print(f"{job_type} stops at its next checkpoint.")
+
+
+def _newest_compute(session: Session) -> ComputeResources:
+    return session.compute_next if session.HasField("compute_next") else session.compute
+
+
 @app.command("list")
 def list_sessions(scheduler: SchedulerOption = SCHEDULER_DEFAULT, as_json: JsonOption = False) -> None:
     """List sessions, newest first."""
@@ -102,7 +238,7 @@ def list_sessions(scheduler: SchedulerOption = SCHEDULER_DEFAULT, as_json: JsonO
 def show(session: SessionArgument, scheduler: SchedulerOption = SCHEDULER_DEFAULT, as_json: JsonOption = False) -> None:
     """Show a session: how far it is, what runs, what waits and why."""
     from frazil.api.scheduler.v1.scheduler_pb2 import Job
-    from frazil.cli.show import counts_sentence, print_json, state_word
+    from frazil.cli.show import counts_sentence, job_word, print_json, state_word
     from frazil.client import Client
 
     with Client(scheduler, patience_seconds=2.0) as client:
@@ -117,9 +253,11 @@ def show(session: SessionArgument, scheduler: SchedulerOption = SCHEDULER_DEFAUL
         if found.scan.problem:
             print(f"  problem    {found.scan.problem}")
         print(f"  results    {found.folder}")
+        if found.slot_switch.sentence:
+            print(f"  slots      {found.slot_switch.sentence}")
         for job in client.jobs(session, active_only=True):
             waits = client.explain_wait(job.job_id).sentence if job.state == Job.STATE_WAITING else job.progress
-            print(f"  {job.job_type:<10} {state_word(job)} {waits}".rstrip())
+            print(f"  {job.job_type:<10} {job_word(job)} {waits}".rstrip())
 
 
 @app.command()

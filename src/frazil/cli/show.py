@@ -47,6 +47,11 @@ def state_word(message: Session | Exposure | Job) -> str:
     return str(states[message.state].name).removeprefix("STATE_").lower()
 
 
+def job_word(job: Job) -> str:
+    """Return a job's state as a word, and whether it is parked or stalled."""
+    return "parked" if job.parked else state_word(job) + (" (stalled)" if job.stalled else "")
+
+
 def counts_sentence(session: Session) -> str:
     """Say how far a session has come."""
     counts = session.counts
@@ -71,7 +76,7 @@ def event_sentence(event: Event) -> str:
         final = ", final" if classes.final else ""
         return f"{len(classes.classes)} classes of {classes.particle_count:,} particles (revision {classes.revision}{final})"
     if body == "job":
-        return f"{event.job.job_type} is {state_word(event.job)} {event.job.reason or event.job.progress}".rstrip()
+        return f"{event.job.job_type} is {job_word(event.job)} {event.job.reason or event.job.progress}".rstrip()
     if body == "node":
         return f"node {event.node.node_id}"
     return event.notice.sentence if body == "notice" else ""
