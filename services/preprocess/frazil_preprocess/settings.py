@@ -45,7 +45,7 @@ def settings_of(parameters: SessionParameters, exposure: Exposure) -> Settings:
         gain=_gain(gain_path, parameters.gain_flip or "none", parameters.gain_rotate, shape) if gain_path else None,
         defects=_defects(parameters.defects_path, shape) if parameters.defects_path else None,
         picking=BlobParameters(diameter_min_angstrom=smallest, diameter_max_angstrom=largest),
-        box=_box(parameters, largest, optics),
+        box=_box(parameters, largest, optics, shape),
         seed=_seed(parameters.seed, exposure),
     )
 
@@ -61,11 +61,11 @@ def _existing(path: str | None) -> str:
     return path if path and Path(path).is_file() else ""
 
 
-def _box(parameters: SessionParameters, diameter_angstrom: float, optics: Optics) -> BoxAdvice:
+def _box(parameters: SessionParameters, diameter_angstrom: float, optics: Optics, shape: tuple[int, int]) -> BoxAdvice:
     advice = advise_box(diameter_angstrom, optics.pixel_size_angstrom)
     output = parameters.output_box_px or parameters.box_size_px or advice.output_box_px
     box = BoxAdvice(box_size_px=parameters.box_size_px or max(advice.box_size_px, output), output_box_px=output)
-    check_box(box, diameter_angstrom / optics.pixel_size_angstrom)
+    check_box(box, diameter_angstrom / optics.pixel_size_angstrom, shape)
     return box
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from frazil.array import Array, namespace, to_device
+from frazil.array import Array, namespace, to_device, to_host
 from frazil.model.errors import InputError
 from frazil.model.particles import Pick
 from frazil.primitives.fourier import fourier_crop, friendly_size
@@ -24,6 +24,9 @@ _MARGIN_DIAMETERS = 0.3
 _PARTICLES_AT_A_TIME = 256
 _DIAMETER_MIN_PX = 8
 _FLAT = 1e-5
+_EDGE_STREAM, _DUST_STREAM = 0, 1  # of random numbers
+_DUST_SHARE = 0.01  # of a box; where more pixels stand out it is no dust but what the image shows
+_DUST_ROUNDS = 6  # dust adds to the deviation that it is judged by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +90,13 @@ def extract(
     pixel_size_angstrom: float,
     particle_diameter_angstrom: float,
     seed: int,
+    dust_deviations: float = 8.0,
 ) -> Extraction:
     """Cut out picked particles.
 
-    A box's pixel N/2 is the micrograph's pixel nearest to the pick; nothing is interpolated. After the Fourier crop a plane,
+    A box's pixel N/2 is the micrograph's pixel nearest to the pick; nothing is interpolated. Dust, the few pixels that lie
+    many deviations from the background (hot ones, X-rays), becomes noise of the background's mean and deviation, before
+    the Fourier crop could spread it (as RELION's `--white_dust` and `--black_dust` do). After the Fourier crop a plane,
     fitted outside the particle, is subtracted; the image is divided by the standard deviation there and inverted. Pixels that
     lie outside the micrograph become noise of mean 0 and standard deviation 1.
 
@@ -102,6 +108,7 @@ def extract(
     pixel_size_angstrom: of the micrograph.
     particle_diameter_angstrom: the background is measured outside of it.
     seed: of the noise; a particle's noise depends on it and on the particle's place only.
+    dust_deviations: how far from the background dust lies, in its standard deviations, on either side; infinity leaves all.
 
     Returns
     -------
@@ -109,24 +116,28 @@ def extract(
 
     Raises
     ------
-    InputError: sizes that are odd, or a box smaller than the particle.
+    InputError: sizes that are odd, a box smaller than the particle or larger than the micrograph.
     """
     size, output = box.box_size_px, box.output_box_px
-    check_box(box, particle_diameter_angstrom / pixel_size_angstrom)
+    shape = (micrograph.shape[0], micrograph.shape[1])
+    diameter_px = particle_diameter_angstrom / pixel_size_angstrom
+    check_box(box, diameter_px, shape)
     xp = namespace(micrograph)
     centres = np.array([(round(p.y_px), round(p.x_px)) for p in picks], dtype=np.int64).reshape(-1, 2)
-    margin = _MARGIN_DIAMETERS * particle_diameter_angstrom / pixel_size_angstrom
-    limits = np.array(micrograph.shape) - 1 - margin
+    margin = _MARGIN_DIAMETERS * diameter_px
+    limits = np.array(shape) - 1 - margin
     kept = np.flatnonzero(((centres >= margin) & (centres <= limits)).all(axis=1))
     new_pixel_size = pixel_size_angstrom * size / output
     padded = _padded(xp.astype(micrograph, xp.float32), size // 2)
-    radius_px = max(0.5 * particle_diameter_angstrom / new_pixel_size, _BACKGROUND_RADIUS * output / 2)
-    outside_particle = _outside_disc(output, min(radius_px, output / 2))
+    radius = min(max(diameter_px / size, _BACKGROUND_RADIUS), 1.0) / 2  # of the box
+    outside_particle = _outside_disc(output, radius * output)
     stacks = [xp.zeros((0, output, output), dtype=xp.float32)]
     for first in range(0, len(kept), _PARTICLES_AT_A_TIME):
         batch = centres[kept[first : first + _PARTICLES_AT_A_TIME]]
-        inside = _inside(batch, (micrograph.shape[0], micrograph.shape[1]), size, output)
         boxes = xp.stack([padded[y : y + size, x : x + size] for y, x in batch.tolist()])
+        background = _inside(batch, shape, size, size) & _outside_disc(size, radius * size)
+        boxes = _without_dust(boxes, to_device(background, xp), batch, dust_deviations, seed)
+        inside = _inside(batch, shape, size, output)
         noise = _noise(batch, inside, seed)
         cropped = fourier_crop(boxes, (output, output))
         weight = to_device((inside & outside_particle).astype(np.float32), xp)
@@ -135,8 +146,12 @@ def extract(
     return Extraction(images=xp.concat(stacks), kept=kept, pixel_size_angstrom=new_pixel_size)
 
 
-def check_box(box: BoxAdvice, diameter_px: float) -> None:
-    """Raise InputError for sizes that are odd, an output larger than the box, or a box smaller than the particle, px."""
+def check_box(box: BoxAdvice, diameter_px: float, shape: tuple[int, int]) -> None:
+    """Raise InputError for a box that cannot be cut.
+
+    Sizes that are odd, an output larger than the box, a box smaller than the particle (`diameter_px`) or larger than the
+    micrograph of `shape` `(y, x)`.
+    """
     size, output = box.box_size_px, box.output_box_px
     if size % 2 or output % 2 or not 0 < output <= size:
         raise InputError(
@@ -145,6 +160,12 @@ def check_box(box: BoxAdvice, diameter_px: float) -> None:
     if diameter_px > size:
         raise InputError(
             "BOX_TOO_SMALL", f"A box of {size} px is smaller than the particle ({diameter_px:.0f} px): enlarge it."
+        )
+    if size > min(shape):
+        raise InputError(
+            "BOX_TOO_LARGE",
+            f"A box of {size} px does not fit a micrograph of {shape[1]} by {shape[0]} px: make it smaller, "
+            "or check particle diameter and pixel size.",
         )
 
 
@@ -174,11 +195,40 @@ def _inside(centres: npt.NDArray[np.int64], shape: tuple[int, int], size: int, o
     return np.asarray(inside[0][:, :, None] & inside[1][:, None, :])
 
 
+def _without_dust(boxes: Array, background: Array, centres: npt.NDArray[np.int64], deviations: float, seed: int) -> Array:
+    """Return boxes (particle, y, x) with dust replaced by noise; `background` says which pixels are judged by."""
+    xp = namespace(boxes)
+    every_other, judging = boxes[:, ::2, ::2], background[:, ::2, ::2]
+    used, count = judging, -1
+    for _ in range(_DUST_ROUNDS):
+        before, count = count, int(xp.count_nonzero(used))
+        if count == before:
+            break
+        weight = xp.astype(used, xp.float32)
+        total = xp.maximum(xp.sum(weight, axis=(1, 2), keepdims=True), 1.0)
+        level = xp.sum(every_other * weight, axis=(1, 2), keepdims=True) / total
+        deviation = xp.sqrt(xp.sum(weight * (every_other - level) ** 2, axis=(1, 2), keepdims=True) / total)
+        used = judging & (xp.abs(every_other - level) <= deviations * deviation)
+    dust = xp.abs(boxes - level) > deviations * deviation
+    dust = dust & (xp.mean(xp.astype(dust, xp.float32), axis=(1, 2), keepdims=True) <= _DUST_SHARE)
+    if not bool(xp.any(dust)):
+        return boxes
+    affected = to_host(xp.any(dust, axis=(1, 2)))
+    noise = np.zeros(boxes.shape, dtype=np.float32)
+    for i in np.flatnonzero(affected):
+        noise[i] = _generator(centres[i], seed, _DUST_STREAM).standard_normal(boxes.shape[1:], dtype=np.float32)
+    return xp.where(dust, level + deviation * to_device(noise, xp), boxes)
+
+
+def _generator(centre: npt.NDArray[np.int64], seed: int, stream: int) -> np.random.Generator:
+    """Return the random numbers of a particle: they depend on the seed and the particle's place only."""
+    return np.random.default_rng([seed % 2**32, *(int(c) for c in centre), stream])
+
+
 def _noise(centres: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_], seed: int) -> npt.NDArray[np.float32]:
     noise = np.zeros(inside.shape, dtype=np.float32)
     for i in np.flatnonzero(~inside.all(axis=(1, 2))):
-        rng = np.random.default_rng([seed % 2**32, *(int(c) for c in centres[i])])
-        noise[i] = rng.standard_normal(inside.shape[1:], dtype=np.float32)
+        noise[i] = _generator(centres[i], seed, _EDGE_STREAM).standard_normal(inside.shape[1:], dtype=np.float32)
     return noise
 
 

@@ -61,7 +61,7 @@ def test_the_background_has_mean_0_and_deviation_1() -> None:
 
 def test_moving_the_pick_moves_the_content_the_other_way() -> None:
     image = micrograph()
-    image[60, 70] -= 300.0
+    image[60, 70] -= 36.0  # of 5: it stands out, and is no dust yet
     for dx, dy in ((1, 0), (0, 1), (-3, 2)):
         found = cut(image, pick_at(70.0 + dx, 60.0 + dy)).images[0]
         y, x = np.unravel_index(np.argmax(found), found.shape)
@@ -142,6 +142,40 @@ def test_many_particles_are_the_same_as_one_by_one() -> None:
     np.testing.assert_allclose(found.images[299], cut(image, picks[299]).images[0], atol=1e-5)
 
 
+def test_dust_becomes_noise_and_nothing_else_changes(xp: Any) -> None:
+    clean = micrograph()
+    dusty = clean.copy()
+    spots = [(60, 70), (52, 80), (71, 62), (66, 82)]  # in the particle and in the background, white and black
+    for (y, x), deviations in zip(spots, (400.0, -60.0, 12.0, -2000.0), strict=True):
+        dusty[y, x] += 5.0 * deviations
+    expected = cut(clean, pick_at(70.0, 60.0)).images[0]
+    found = np.asarray(cut(xp.asarray(dusty), pick_at(70.0, 60.0)).images)[0]
+    there = np.zeros((32, 32), dtype=bool)
+    for y, x in spots:
+        there[y - 44, x - 54] = True
+    np.testing.assert_allclose(found[~there], expected[~there], atol=0.05)
+    assert np.abs(found[there]).max() < 4.5
+    assert len(set(found[there].tolist())) == len(spots)  # noise, not a constant
+    kept = extract(
+        dusty,
+        [pick_at(70.0, 60.0)],
+        box=PLAIN,
+        pixel_size_angstrom=1.0,
+        particle_diameter_angstrom=20.0,
+        seed=0,
+        dust_deviations=float("inf"),
+    )
+    assert np.abs(kept.images[0][there]).max() > 10.0
+
+
+def test_a_particle_that_stands_out_from_little_noise_is_no_dust() -> None:
+    image = (100.0 + 0.01 * np.random.default_rng(0).normal(size=(120, 160))).astype(np.float32)
+    y, x = np.mgrid[:120, :160]
+    image -= 10.0 * (np.hypot(y - 60, x - 70) < 6)
+    found = cut(image, pick_at(70.0, 60.0)).images[0]
+    assert found[~background(32, 5.0)].min() > 100.0
+
+
 @pytest.mark.parametrize("sizes", [(33, 32), (32, 31), (32, 34), (32, 0)])
 def test_odd_and_senseless_boxes_are_refused(sizes: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="must be even"):
@@ -172,3 +206,9 @@ def test_a_particle_of_a_few_pixels_and_a_box_inside_the_particle_are_refused() 
         advise_box(30.0, 5.0)
     with pytest.raises(InputError, match="smaller than the particle"):
         cut(micrograph(), pick_at(70.0, 60.0), diameter=40.0)
+
+
+def test_a_box_that_the_micrograph_cannot_hold_is_refused() -> None:
+    cut(micrograph((32, 160)), pick_at(70.0, 16.0))
+    with pytest.raises(InputError, match="A box of 32 px does not fit a micrograph of 160 by 30 px: make it smaller"):
+        cut(micrograph((30, 160)), pick_at(70.0, 15.0))
