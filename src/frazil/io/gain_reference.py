@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from frazil.io.movies import _tiff_directory as directory
 from frazil.io.movies import tiff
+from frazil.io.movies._tiff_directory import read_pages
+from frazil.io.movies._tiff_page import read_page
 from frazil.io.movies._tiff_pixels import iterate_pages
 from frazil.io.mrc import read_mrc
 from frazil.model.errors import InputError
@@ -114,7 +115,7 @@ def _read_image(source: Path, what: str) -> npt.NDArray[Any]:
 def _read_tiff(source: Path) -> npt.NDArray[Any]:
     """Read the first page, rows in MRC order, with the bounds that movies are read with."""
     tiff.read_info(source)
-    return next(iterate_pages(source, directory.read_pages(source).pages[:1]))
+    return next(iterate_pages(source, read_pages(source, read_page).pages[:1]))
 
 
 def _shape_sentence(name: str, have: tuple[int, ...], want: tuple[int, int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frazil.io.atomic import atomic_path
-from frazil.io.movies import mrc as header_of
+from frazil.io.movies import mrc
 from frazil.model.errors import InputError
 
 
@@ -55,17 +55,16 @@ def read_mrc(path: Path | str) -> tuple[npt.NDArray[Any], float | None]:
     Raises InputError when the file is not a whole MRC file.
     """
     source = Path(path)
-    header = header_of.read_header(source)
+    header = mrc.read_header(source)
     size = source.stat().st_size
     if size < header.file_bytes:
         raise InputError("MRC_TRUNCATED", f"{source.name} has {size:,} of {header.file_bytes:,} bytes.")
     info = header.info
-    dtype = np.dtype(info.dtype).newbyteorder(header.byte_order)
-    count = info.frame_count * info.height_px * info.width_px
-    flat = np.fromfile(source, dtype=dtype, count=count, offset=header.data_offset).astype(info.dtype, copy=False)
-    shape = (info.frame_count, info.height_px, info.width_px)
+    images = np.empty((info.frame_count, info.height_px, info.width_px), info.dtype)
+    for index, image in enumerate(mrc.iterate_frames(source, info)):
+        images[index] = image
     three_axes = header.space_group == 1 or info.frame_count > 1
-    return flat.reshape(shape if three_axes else shape[1:]), info.pixel_size_angstrom
+    return images if three_axes else images[0], info.pixel_size_angstrom
 
 
 def _storable(array: npt.NDArray[Any], float16: bool) -> npt.NDArray[Any]:

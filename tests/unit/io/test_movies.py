@@ -273,7 +273,7 @@ def test_rotten_pixels_are_told_by_frame(tmp_path: Path, frames: npt.NDArray[np.
 def test_names_decide_the_format(tmp_path: Path) -> None:
     assert movies.is_movie_name("x/FoilHole_1_Fractions.MRC")
     assert not movies.is_movie_name("x/FoilHole_1.xml")
-    with pytest.raises(InputError, match=r"notes\.txt is of no known movie format; known are \.mrc, "):
+    with pytest.raises(InputError, match=r"notes\.txt is of no known movie format; known are \.eer, \.mrc, "):
         movies.read_info(tmp_path / "notes.txt")
     with pytest.raises(InputError, match="does not exist"):
         movies.read_info(tmp_path / "absent.mrc")

@@ -1,4 +1,4 @@
-"""MRC movies: modes 0, 1, 2, 6 and 12. Header code uses struct only (MRC2014)."""
+"""MRC movies: modes 0, 1, 2, 6, 12 and 101 (4-bit). Header code uses struct only (MRC2014)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from frazil.io.movies._contract import (
     DTYPE_BYTES,
@@ -22,11 +23,21 @@ from frazil.model.errors import InputError
 
 NAME = "MRC"
 SUFFIXES = (".mrc", ".mrcs")
+OPT_IN = False
 
 HEADER_BYTES = 1024
-_MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float16"}
+_MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float16", 101: "uint8"}
+_PACKED_MODE = 101  # two 4-bit pixels to a byte
 _IMOD_STAMP = 1146047817  # "IMOD" at word 39: then bit 0 of the flags says whether mode 0 is signed
 _TAIL_BYTES = 65_536
+
+
+class Stream(Protocol):
+    """Something that bytes are read from: a file, or a decompressor."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer as far as possible and return how far."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +48,18 @@ class Header:
     info: MovieInfo
     data_offset: int
     space_group: int  # 0: images, 1: a volume
+    packed: bool  # two pixels to a byte, the left one in the low four bits; a row ends with its last byte
+
+    @property
+    def frame_bytes(self) -> int:
+        """Size of one frame in the file."""
+        row = -(-self.info.width_px // 2) if self.packed else self.info.width_px * DTYPE_BYTES[self.info.dtype]
+        return self.info.height_px * row
 
     @property
     def file_bytes(self) -> int:
         """Size that the file must have."""
-        return self.data_offset + self.info.decoded_bytes
+        return self.data_offset + self.info.frame_count * self.frame_bytes
 
 
 def read_info(path: Path) -> MovieInfo:
@@ -70,17 +88,39 @@ def iterate_frames(path: Path, info: MovieInfo) -> Iterator[Image]:
     Frames are read, not mapped into memory: a file that is cut while it is being read then ends in an InputError, where a
     map would kill the worker (SIGBUS).
     """
-    import numpy as np
-
     header = read_header(path)
-    dtype = np.dtype(info.dtype).newbyteorder(header.byte_order)
     with path.open("rb", buffering=0) as file:
         file.seek(header.data_offset)
-        for index in range(info.frame_count):
-            frame = np.fromfile(file, dtype=dtype, count=info.height_px * info.width_px)
-            if frame.size < info.height_px * info.width_px:
-                raise InputError("MOVIE_TRUNCATED", f"{path.name} ends within frame {index + 1}: copy the movie again.")
-            yield frame.reshape(info.height_px, info.width_px).astype(info.dtype, copy=False)
+        yield from decode_frames(file, header, info.frame_count, path.name)
+
+
+def decode_frames(stream: Stream, header: Header, count: int, name: str) -> Iterator[Image]:
+    """Yield `count` frames from a stream that stands at the first one. Raises InputError when it ends too early."""
+    import numpy as np
+
+    from frazil.io.movies._pixels import unpack_nibbles
+
+    info = header.info
+    dtype = np.dtype(info.dtype).newbyteorder(header.byte_order)
+    for index in range(count):
+        stored: Image = np.empty(header.frame_bytes, np.uint8)
+        if not _fill(stream, memoryview(stored)):
+            raise InputError("MOVIE_TRUNCATED", f"{name} ends within frame {index + 1}: copy the movie again.")
+        if header.packed:
+            yield unpack_nibbles(stored.reshape(info.height_px, -1), info.width_px, low_first=True)
+        else:
+            yield stored.view(dtype).reshape(info.height_px, info.width_px).astype(info.dtype, copy=False)
+
+
+def _fill(stream: Stream, target: memoryview) -> bool:
+    """Fill the target from a stream, which may give less at a time than it is asked for; False at its end."""
+    filled = 0
+    while filled < len(target):
+        count = stream.readinto(target[filled:])
+        if not count:
+            return False
+        filled += count
+    return True
 
 
 def read_header(path: Path) -> Header:
@@ -90,18 +130,23 @@ def read_header(path: Path) -> Header:
         raw = file.read(HEADER_BYTES)
     if len(raw) < HEADER_BYTES:
         raise InputError("MOVIE_TRUNCATED", truncated(path.name, size, HEADER_BYTES))
-    order = _byte_order(raw, path.name)
+    return parse_header(raw, path.name)
+
+
+def parse_header(raw: bytes, name: str) -> Header:
+    """Parse the bytes of a header. Raises InputError with a sentence for every way in which they cannot be one."""
+    order = _byte_order(raw, name)
     nx, ny, nz, mode = struct.unpack_from(f"{order}4i", raw)
     (extended,) = struct.unpack_from(f"{order}i", raw, 92)
     if mode not in _MODES:
-        raise InputError("MRC_MODE", f"{path.name} has MRC mode {mode}; readable are {', '.join(map(str, sorted(_MODES)))}.")
+        raise InputError("MRC_MODE", f"{name} has MRC mode {mode}; readable are {', '.join(map(str, sorted(_MODES)))}.")
     if not 0 <= extended <= EXTENDED_HEADER_MAX_BYTES:
         raise InputError(
             "MRC_EXTENDED_HEADER",
-            f"{path.name} says its extended header has {extended:,} bytes; at most {EXTENDED_HEADER_MAX_BYTES:,} are read.",
+            f"{name} says its extended header has {extended:,} bytes; at most {EXTENDED_HEADER_MAX_BYTES:,} are read.",
         )
     if min(nx, ny, nz) <= 0:
-        raise InputError("MRC_HEADER", f"{path.name} is not an MRC file: it says {nx} x {ny} x {nz} pixels.")
+        raise InputError("MRC_HEADER", f"{name} is not an MRC file: it says {nx} x {ny} x {nz} pixels.")
     info = MovieInfo(
         frame_count=nz,
         height_px=ny,
@@ -111,7 +156,13 @@ def read_header(path: Path) -> Header:
         format=NAME,
     )
     (space_group,) = struct.unpack_from(f"{order}i", raw, 88)
-    return Header(byte_order=order, info=info, data_offset=HEADER_BYTES + extended, space_group=space_group)
+    return Header(
+        byte_order=order,
+        info=info,
+        data_offset=HEADER_BYTES + extended,
+        space_group=space_group,
+        packed=mode == _PACKED_MODE,
+    )
 
 
 def _read_limited(path: Path) -> Header:
@@ -153,8 +204,7 @@ def _pixel_size(raw: bytes, order: str) -> float | None:
 
 def _tail_is_blank(path: Path, header: Header) -> bool:
     """Say whether the end of the last frame is all zeros, as where a copying program has reserved the space first."""
-    frame_bytes = header.info.height_px * header.info.width_px * DTYPE_BYTES[header.info.dtype]
-    count = min(_TAIL_BYTES, frame_bytes)
+    count = min(_TAIL_BYTES, header.frame_bytes)
     with path.open("rb") as file:
         file.seek(header.file_bytes - count)
         return file.read(count).count(0) == count

@@ -1,4 +1,4 @@
-"""TIFF and BigTIFF movies: uncompressed, LZW, deflate, zstd. Rows are turned into MRC order when read.
+"""TIFF and BigTIFF movies: uncompressed, LZW, deflate, zstd; pixels of 4 to 32 bits. Rows are turned into MRC order when read.
 
 Header and structure use struct only; pixels are decoded in `_tiff_pixels`, which is imported when the first frame is asked for.
 """
@@ -8,19 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from frazil.io.movies import _tiff_directory as directory
-from frazil.io.movies._contract import (
-    DTYPE_BYTES,
-    Completeness,
-    Image,
-    MovieInfo,
-    check_limits,
-    nonempty_size,
-    truncated,
-)
+from frazil.io.movies._contract import Completeness, Image, MovieInfo, check_limits, nonempty_size
+from frazil.io.movies._tiff_directory import Chain, cut_pages, read_pages
+from frazil.io.movies._tiff_page import NONE, Page, read_page
 
 NAME = "TIFF"
 SUFFIXES = (".tif", ".tiff")
+OPT_IN = False
 
 _COMPRESSED_TAIL_BYTES, _PLAIN_TAIL_BYTES = 4096, 65_536
 _UNUSED_MIN_BYTES = 256  # fewer zeros may be padding
@@ -28,17 +22,17 @@ _UNUSED_MIN_BYTES = 256  # fewer zeros may be padding
 
 def read_info(path: Path) -> MovieInfo:
     """Read the directories. Raises InputError for a file that is no TIFF movie, is cut, or exceeds the limits."""
-    return _info(path, directory.read_pages(path).pages)
+    return _info(path, read_pages(path, read_page).pages)
 
 
 def check_structure(path: Path) -> Completeness:
     """Say whether the chain of directories ends, all strips lie within the file, and all frames have one shape."""
-    chain = directory.read_pages(path)
+    chain = read_pages(path, read_page)
     pages = chain.pages
     info = _info(path, pages)
     size = nonempty_size(path)
     if chain.end > size:
-        return Completeness(complete=False, sentence=truncated(path.name, size, chain.end), info=info)
+        return Completeness(complete=False, sentence=cut_pages(pages, size, chain.end, path.name), info=info)
     for number, page in enumerate(pages, start=1):
         if page.layout != pages[0].layout:
             sentence = f"Frame {number} of {path.name} is {_layout(page)}, but the first frame is {_layout(pages[0])}."
@@ -56,11 +50,11 @@ def iterate_frames(path: Path, info: MovieInfo) -> Iterator[Image]:
     """Yield the frames `(y, x)` in MRC row order, decoded by several threads a few frames ahead."""
     from frazil.io.movies import _tiff_pixels
 
-    pages = directory.read_pages(path).pages
+    pages = read_pages(path, read_page).pages
     return _tiff_pixels.iterate_pages(path, pages[: info.frame_count])
 
 
-def _info(path: Path, pages: tuple[directory.Page, ...]) -> MovieInfo:
+def _info(path: Path, pages: tuple[Page, ...]) -> MovieInfo:
     """Return the movie's header data, checked against the limits."""
     first = pages[0]
     info = MovieInfo(
@@ -75,7 +69,7 @@ def _info(path: Path, pages: tuple[directory.Page, ...]) -> MovieInfo:
     return info
 
 
-def _strips_filled(page: directory.Page) -> bool:
+def _strips_filled(page: Page) -> bool:
     """Say whether there are as many strips as the frame needs, none empty, and uncompressed ones of their full size."""
     if min(page.byte_counts) == 0 or min(page.offsets) == 0:
         return False
@@ -83,17 +77,16 @@ def _strips_filled(page: directory.Page) -> bool:
         return True
     if len(page.offsets) != -(-page.height_px // page.strip_rows):
         return False
-    frame_bytes = page.height_px * page.width_px * DTYPE_BYTES[page.dtype]
-    return page.compression != directory.NONE or sum(page.byte_counts) >= frame_bytes
+    return page.compression != NONE or sum(page.byte_counts) >= page.height_px * page.row_bytes
 
 
-def _tail_is_blank(path: Path, size: int, chain: directory.Chain) -> bool:
+def _tail_is_blank(path: Path, size: int, chain: Chain[Page]) -> bool:
     """Say whether the file goes on in zeros behind all that is used, or the strip that lies last ends in many zeros.
 
     That is how a file looks whose space was reserved before it was copied. Compressed pixels never hold such runs.
     """
     last = max(chain.pages, key=lambda page: page.end)
-    count = _COMPRESSED_TAIL_BYTES if last.compression != directory.NONE else _PLAIN_TAIL_BYTES
+    count = _COMPRESSED_TAIL_BYTES if last.compression != NONE else _PLAIN_TAIL_BYTES
     begin, end = (chain.end, size) if size > chain.end else (max(last.end - count, last.offsets[-1]), last.end)
     with path.open("rb") as file:
         file.seek(begin)
@@ -101,5 +94,5 @@ def _tail_is_blank(path: Path, size: int, chain: directory.Chain) -> bool:
     return len(tail) >= _UNUSED_MIN_BYTES and tail.count(0) == len(tail)
 
 
-def _layout(page: directory.Page) -> str:
+def _layout(page: Page) -> str:
     return f"{page.width_px:,} x {page.height_px:,} px {page.dtype}"
