@@ -182,6 +182,13 @@ class SessionParameters(google.protobuf.message.Message):
     UNTIL_FIELD_NUMBER: builtins.int
     CAMERA_FIELD_NUMBER: builtins.int
     SYMMETRY_FIELD_NUMBER: builtins.int
+    EER_FRACTIONS_FIELD_NUMBER: builtins.int
+    EER_DOSE_PER_FRACTION_E_PER_ANGSTROM2_FIELD_NUMBER: builtins.int
+    EER_UPSAMPLING_FIELD_NUMBER: builtins.int
+    GAIN_SENSE_FIELD_NUMBER: builtins.int
+    READ_BZIP2_FIELD_NUMBER: builtins.int
+    TOTAL_DOSE_E_PER_ANGSTROM2_FIELD_NUMBER: builtins.int
+    LOAD_CROP_FIELD_NUMBER: builtins.int
     movie_folder: builtins.str
     """Absolute path of the folder with the movies; never written to."""
     movie_glob: builtins.str
@@ -228,6 +235,20 @@ class SessionParameters(google.protobuf.message.Message):
     """
     symmetry: builtins.str
     """Point group of the particle in RELION's notation, e.g. "C1", "D8"; empty means C1."""
+    eer_fractions: builtins.int
+    """EER: number of frames that the raw frames are added up to; what is left over is dropped; 0 means 40."""
+    eer_dose_per_fraction_e_per_angstrom2: builtins.float
+    """EER: exposure of one of these frames, e/Å², in place of their number; needs a known total exposure."""
+    eer_upsampling: builtins.int
+    """EER: how many times finer than the sensor's the grid is, 1, 2 or 4; 0 means 1. The pixel size given stays that of the sensor."""
+    gain_sense: builtins.str
+    """Sense of the gain reference: "multiply", "divide", or empty for what its kind of file usually is."""
+    read_bzip2: builtins.bool
+    """Also read MRC movies that are compressed as a whole by bzip2."""
+    total_dose_e_per_angstrom2: builtins.float
+    """Exposure of the whole movie, e/Å², in place of that of one frame."""
+    load_crop: builtins.int
+    """Fourier-cropping of movies when they are read: 2 halves each side, 1 keeps it; 0 means 2 for super-resolution, else 1."""
     def __init__(
         self,
         *,
@@ -253,17 +274,28 @@ class SessionParameters(google.protobuf.message.Message):
         until: builtins.str = ...,
         camera: builtins.str = ...,
         symmetry: builtins.str = ...,
+        eer_fractions: builtins.int = ...,
+        eer_dose_per_fraction_e_per_angstrom2: builtins.float | None = ...,
+        eer_upsampling: builtins.int = ...,
+        gain_sense: builtins.str = ...,
+        read_bzip2: builtins.bool = ...,
+        total_dose_e_per_angstrom2: builtins.float | None = ...,
+        load_crop: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "pixel_size_angstrom", b"pixel_size_angstrom", "spherical_aberration_mm", b"spherical_aberration_mm", "voltage_kv", b"voltage_kv"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "camera", b"camera", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "pixel_size_angstrom", b"pixel_size_angstrom", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "symmetry", b"symmetry", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "pixel_size_angstrom", b"pixel_size_angstrom", "spherical_aberration_mm", b"spherical_aberration_mm", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "voltage_kv", b"voltage_kv"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "camera", b"camera", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "eer_fractions", b"eer_fractions", "eer_upsampling", b"eer_upsampling", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "gain_sense", b"gain_sense", "load_crop", b"load_crop", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "pixel_size_angstrom", b"pixel_size_angstrom", "read_bzip2", b"read_bzip2", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "symmetry", b"symmetry", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_amplitude_contrast", b"_amplitude_contrast"]) -> typing.Literal["amplitude_contrast"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2"]) -> typing.Literal["dose_per_frame_e_per_angstrom2"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2"]) -> typing.Literal["eer_dose_per_fraction_e_per_angstrom2"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_pixel_size_angstrom", b"_pixel_size_angstrom"]) -> typing.Literal["pixel_size_angstrom"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_spherical_aberration_mm", b"_spherical_aberration_mm"]) -> typing.Literal["spherical_aberration_mm"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2"]) -> typing.Literal["total_dose_e_per_angstrom2"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_voltage_kv", b"_voltage_kv"]) -> typing.Literal["voltage_kv"] | None: ...
 
@@ -673,6 +705,7 @@ class ScanStatus(google.protobuf.message.Message):
     FILES_SETTLING_FIELD_NUMBER: builtins.int
     SECONDS_SINCE_CHANGE_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
+    OMISSION_FIELD_NUMBER: builtins.int
     sweeps: builtins.int
     """Full sweeps finished since the session was started."""
     files_seen: builtins.int
@@ -683,6 +716,8 @@ class ScanStatus(google.protobuf.message.Message):
     """Seconds, by ingest's own clock, since the newest change in the folder."""
     problem: builtins.str
     """Why the folder cannot be read; empty when it can."""
+    omission: builtins.str
+    """What is left out because it cannot be read, while the rest of the folder is processed; empty when nothing is."""
     def __init__(
         self,
         *,
@@ -691,8 +726,9 @@ class ScanStatus(google.protobuf.message.Message):
         files_settling: builtins.int = ...,
         seconds_since_change: builtins.float = ...,
         problem: builtins.str = ...,
+        omission: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["files_seen", b"files_seen", "files_settling", b"files_settling", "problem", b"problem", "seconds_since_change", b"seconds_since_change", "sweeps", b"sweeps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["files_seen", b"files_seen", "files_settling", b"files_settling", "omission", b"omission", "problem", b"problem", "seconds_since_change", b"seconds_since_change", "sweeps", b"sweeps"]) -> None: ...
 
 Global___ScanStatus: typing_extensions.TypeAlias = ScanStatus
 
