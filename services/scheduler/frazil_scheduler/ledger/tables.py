@@ -251,6 +251,7 @@ Index(
     sqlite_where=text("state <> 'CLOSED'"),
     postgresql_where=text("state <> 'CLOSED'"),
 )
+Index("lease_by_node", lease.c.node_id)
 Index(
     "lease_one_job",
     lease.c.job_id,
@@ -302,6 +303,9 @@ cluster_job = Table(
     _text("cluster_reason"),
     _count("submitted_ns"),
     _count("end_ns"),  # when the cluster will end it; 0: not known
+    _count("ended_ns"),
+    _text("follows"),  # the cluster job whose lease it is to take over before that one's time is up
+    _seconds("missed_mono"),  # since when the cluster does not list it; 0: it does
 )
 Index("cluster_job_open", cluster_job.c.lane, cluster_job.c.state)
 

@@ -31,9 +31,13 @@ def upgrade() -> None:
         sa.Column("cluster_reason", sa.String(), nullable=False),
         sa.Column("submitted_ns", sa.BigInteger(), nullable=False),
         sa.Column("end_ns", sa.BigInteger(), nullable=False),
+        sa.Column("ended_ns", sa.BigInteger(), nullable=False),
+        sa.Column("follows", sa.String(), nullable=False),
+        sa.Column("missed_mono", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
         sa.UniqueConstraint("number"),
     )
+    op.create_index("lease_by_node", "lease", ["node_id"], unique=False)
     op.create_index("cluster_job_open", "cluster_job", ["lane", "state"], unique=False)
     op.create_table(
         "profile",
