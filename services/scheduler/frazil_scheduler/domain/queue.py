@@ -11,7 +11,7 @@ from frazil_scheduler.domain import jobs, leases
 from frazil_scheduler.lanes import LaneBackend
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
-from frazil_scheduler.placement import Holder, Kind, Reason, Slot, WaitingJob, explain, schedule, usable
+from frazil_scheduler.placement import Holder, Kind, Reason, Slot, WaitingJob, explain, order, schedule, usable
 
 Lanes = Mapping[str, LaneBackend]
 
@@ -24,6 +24,7 @@ _REMEDY = {
     Reason.LANE_QUARANTINED: "See the slots' reasons, cure them, and clear the GPUs.",
     Reason.LANE_HELD: "Pause one of the sessions that hold the slots, or add slots to the lane.",
     Reason.LANE_BUSY: "Nothing: a slot becomes free by itself.",
+    Reason.GPUS_BUSY: "Wait, stop the jobs that hold these GPUs, or requeue it without choosing GPUs.",
 }
 
 
@@ -70,7 +71,7 @@ def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb
     before = 0
     for other in _waiting(tx):
         theirs = {slot.slot_key for slot in slots.get(other["lane"], ()) if usable(_to_job(other), slot)}
-        before += other["sequence"] < row["sequence"] and bool(mine & theirs)
+        before += order(_to_job(other)) < order(job) and bool(mine & theirs)
     return scheduler_pb2.ExplainWaitResponse(
         reason=reason.value,
         sentence=row["reason"] or sentence(job, slots.get(job.lane, ()), reason),
@@ -93,6 +94,7 @@ def sentence(job: WaitingJob, slots: Sequence[Slot], reason: Reason) -> str:
         Reason.LANE_QUARANTINED: f"Every slot of {lane} that it could use is out of service.",
         Reason.LANE_HELD: f"Every slot of {lane} that it could use is held until a session is paused.",
         Reason.LANE_BUSY: f"Every slot of {lane} that it could use is busy.",
+        Reason.GPUS_BUSY: f"The GPUs of {lane} that it is bound to are held by other jobs.",
     }[reason]
 
 
@@ -115,6 +117,9 @@ def _to_job(row: RowMapping) -> WaitingJob:
         gpu_memory_min_mib=row["gpu_memory_min_mib"],
         cpu_memory_min_mib=row["cpu_memory_min_mib"],
         indefinite=row["indefinite"],
+        session_id=row["session_id"],
+        priority=row["priority"],
+        gpus=frozenset(row["gpus"].splitlines()),
     )
 
 
@@ -127,6 +132,8 @@ def _to_slot(tx: Transaction, row: RowMapping, holder: Holder | None) -> Slot:
         programs=frozenset(row["programs"].splitlines()),
         ready=row["node_state"] == "UP" and row["hello_term"] == tx.term and not row["stray_lease_id"],
         quarantined=bool(row["quarantined"]),
+        drained=bool(row["drained"]),
+        handoff_session_id=row["handoff_session_id"],
         holder=holder,
     )
 
