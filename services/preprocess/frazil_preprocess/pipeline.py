@@ -12,6 +12,7 @@ from frazil.algorithms.ctf.fit import CtfDiagnostics, estimate_ctf
 from frazil.algorithms.extraction import Extraction, extract
 from frazil.algorithms.motion.correct import CorrectedMovie, correct_movie
 from frazil.algorithms.picking import blob
+from frazil.algorithms.super_resolution import crop_movie
 from frazil.algorithms.thumbnail import thumbnail
 from frazil.array import to_host
 from frazil.model.ctf import Ctf
@@ -39,9 +40,12 @@ def preprocess(movie: npt.NDArray[Any], settings: Settings, stages: Stages, xp: 
 
     Raises InputError when the movie holds no image, or the settings do not fit it.
     """
-    optics = settings.optics
+    optics, gain, defects = settings.optics, settings.gain, settings.defects
+    if settings.load_crop > 1:
+        with stages.stage("crop"):
+            movie, gain, defects = crop_movie(movie, gain, defects, settings.load_crop, xp=xp, seed=settings.seed), None, None
     with stages.stage("motion"):
-        corrected = correct_movie(movie, settings.gain, settings.defects, optics, xp=xp, seed=settings.seed)
+        corrected = correct_movie(movie, gain, defects, optics, xp=xp, seed=settings.seed)
     if not float(xp.max(corrected.plain)) > float(xp.min(corrected.plain)):
         raise InputError("MOVIE_BLANK", "The movie holds no image: every pixel is alike, or none is a number.")
     with stages.stage("ctf"):

@@ -32,7 +32,7 @@ def write_products(found: Preprocessed, settings: Settings, exposure: Exposure, 
     write_mrc(folder / MICROGRAPH, found.micrograph, pixel_size)
     write_png(folder / THUMBNAIL, found.thumbnail)
     write_png(folder / SPECTRUM, to_host(spectrum_picture(found.ctf, found.diagnostics, settings.optics)))
-    write_star(folder / MOTION_STAR, motion_star(found.corrected.motion, _motion_source(exposure), settings.optics))
+    write_star(folder / MOTION_STAR, motion_star(found.corrected.motion, _motion_source(exposure, settings), settings.optics))
     write_star(folder / PICKS_STAR, picks_star(found.picks))
     table = particle_table(found, settings, exposure)
     write_particles(folder, to_host(found.particles.images), table)
@@ -59,10 +59,13 @@ def particle_table(found: Preprocessed, settings: Settings, exposure: Exposure) 
     return table
 
 
-def _motion_source(exposure: Exposure) -> MotionSource:
-    file = exposure.file
+def _motion_source(exposure: Exposure, settings: Settings) -> MotionSource:
+    info, crop = settings.info, settings.load_crop
     return MotionSource(
-        movie=file.relative_path, frame_count=file.frame_count, height_px=file.height_px, width_px=file.width_px
+        movie=exposure.file.relative_path,
+        frame_count=info.frame_count,
+        height_px=info.height_px // crop,
+        width_px=info.width_px // crop,
     )
 
 

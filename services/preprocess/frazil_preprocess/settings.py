@@ -15,15 +15,22 @@ from frazil.algorithms.extraction import BoxAdvice, advise_box, check_box
 from frazil.algorithms.picking.blob import BlobParameters
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
 from frazil.api.session.v1.session_pb2 import SessionParameters
-from frazil.io.gain_reference import Flip, read_defects, read_gain
+from frazil.io.defect_map import read_defects
+from frazil.io.gain_reference import Flip, Sense, read_gain
+from frazil.io.movies import MovieInfo, Rendering
 from frazil.model.optics import Optics
-from frazil.rpc.convert import metadata_from_message, optics_of
+from frazil_preprocess.reading import load_crop, optics_as_read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything the pipeline needs to know about one movie besides its pixels."""
+    """Everything the pipeline needs to know about one movie besides its pixels.
 
+    `info` and `gain` are of the movie as it is read; `optics` of it once each side is cropped by `load_crop`.
+    """
+
+    info: MovieInfo
+    load_crop: int
     optics: Optics
     gain: npt.NDArray[np.float32] | None
     defects: npt.NDArray[np.bool_] | None
@@ -32,20 +39,23 @@ class Settings:
     seed: int
 
 
-def settings_of(parameters: SessionParameters, exposure: Exposure) -> Settings:
-    """Return the settings for an exposure. Raises InputError: pixel size unknown, gain or defects unusable."""
-    shape = (exposure.file.height_px, exposure.file.width_px)
-    metadata = metadata_from_message(exposure.metadata)
-    optics = optics_of(parameters, metadata, frame_count=exposure.file.frame_count)
-    gain_path = parameters.gain_path or _existing(metadata.gain_path)
+def settings_of(parameters: SessionParameters, exposure: Exposure, info: MovieInfo) -> Settings:
+    """Return the settings for an exposure whose movie is read as `info` says.
+
+    Raises InputError: pixel size unknown, gain or defects unusable.
+    """
+    shape, crop = (info.height_px, info.width_px), load_crop(parameters, info)
+    optics = optics_as_read(parameters, exposure, info)
     smallest = parameters.particle_diameter_angstrom
     largest = parameters.particle_diameter_max_angstrom or smallest
     return Settings(
+        info=info,
+        load_crop=crop,
         optics=optics,
-        gain=_gain(gain_path, parameters.gain_flip or "none", parameters.gain_rotate, shape) if gain_path else None,
-        defects=_defects(parameters.defects_path, shape) if parameters.defects_path else None,
+        gain=_gain_of(parameters, exposure, shape, info.rendering),
+        defects=_defects(parameters.defects_path, shape, info.rendering) if parameters.defects_path else None,
         picking=BlobParameters(diameter_min_angstrom=smallest, diameter_max_angstrom=largest),
-        box=_box(parameters, largest, optics, shape),
+        box=_box(parameters, largest, optics, (shape[0] // crop, shape[1] // crop)),
         seed=_seed(parameters.seed, exposure),
     )
 
@@ -69,11 +79,29 @@ def _box(parameters: SessionParameters, diameter_angstrom: float, optics: Optics
     return box
 
 
-@lru_cache(maxsize=2)
-def _gain(path: str, flip: str, rotate: int, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    return read_gain(path, flip=cast(Flip, flip), rotate=rotate, expected_shape=shape)
+def _gain_of(
+    parameters: SessionParameters, exposure: Exposure, shape: tuple[int, int], rendering: Rendering | None
+) -> npt.NDArray[np.float32] | None:
+    path = parameters.gain_path or _existing(exposure.metadata.gain_path)
+    if not path:
+        return None
+    return _gain(path, parameters.gain_flip or "none", parameters.gain_rotate, parameters.gain_sense, shape, rendering)
 
 
 @lru_cache(maxsize=2)
-def _defects(path: str, shape: tuple[int, int]) -> npt.NDArray[Any]:
-    return read_defects(path, shape)
+def _gain(
+    path: str, flip: str, rotate: int, sense: str, shape: tuple[int, int], rendering: Rendering | None
+) -> npt.NDArray[np.float32]:
+    return read_gain(
+        path,
+        flip=cast(Flip, flip),
+        rotate=rotate,
+        expected_shape=shape,
+        sense=cast(Sense, sense),
+        rendering=rendering,
+    )
+
+
+@lru_cache(maxsize=2)
+def _defects(path: str, shape: tuple[int, int], rendering: Rendering | None) -> npt.NDArray[Any]:
+    return read_defects(path, shape, rendering=rendering)

@@ -81,7 +81,8 @@ def check_movies(folder: Path, parameters: SessionParameters, *, may_be_empty: b
 
 def check_camera(parameters: SessionParameters, shape: tuple[int, int] | None) -> None:
     """Raise FrazilError when the gain reference or the defect map cannot be read, or does not fit movies of `shape`."""
-    from frazil.io.gain_reference import Flip, read_defects, read_gain
+    from frazil.io.defect_map import read_defects
+    from frazil.io.gain_reference import Flip, read_gain
 
     for path, what in ((parameters.gain_path, "gain reference"), (parameters.defects_path, "defect file")):
         if path and not Path(path).is_file():

@@ -35,6 +35,14 @@ class Flip(StrEnum):
     Y = "y"
 
 
+class GainSense(StrEnum):
+    """How a gain reference corrects a frame."""
+
+    AUTO = "auto"
+    MULTIPLY = "multiply"
+    DIVIDE = "divide"
+
+
 def _flag(name: str, help_text: str, panel: str, **more: Any) -> Any:
     return typer.Option(name, help=help_text, rich_help_panel=panel, **more)
 
@@ -60,7 +68,12 @@ _FLAGS: dict[str, tuple[Any, Any]] = {
     "cs": (Annotated[float | None, _flag("--cs", "Spherical aberration, mm.", _OPTICS)], None),
     "amplitude_contrast": (Annotated[float | None, _flag("--amplitude-contrast", "0 to 1.", _OPTICS)], None),
     "dose_per_frame": (Annotated[float | None, _flag("--dose-per-frame", "e/Å².", _OPTICS)], None),
-    "gain": (Annotated[Path | None, _flag("--gain", "Gain reference, MRC or TIFF.", _CAMERA)], None),
+    "total_dose": (Annotated[float | None, _flag("--total-dose", "e/Å² of the whole movie.", _OPTICS)], None),
+    "gain": (Annotated[Path | None, _flag("--gain", "Gain reference: MRC, TIFF, .gain or DM4.", _CAMERA)], None),
+    "gain_sense": (
+        Annotated[GainSense, _flag("--gain-sense", "Of the gain reference (auto: as its kind of file usually is).", _CAMERA)],
+        GainSense.AUTO,
+    ),
     "gain_flip": (Annotated[Flip, _flag("--gain-flip", "Applied after the rotation.", _CAMERA)], Flip.NONE),
     "gain_rotate": (
         Annotated[
@@ -69,6 +82,22 @@ _FLAGS: dict[str, tuple[Any, Any]] = {
         0,
     ),
     "defects": (Annotated[Path | None, _flag("--defects", "Defect file or map.", _CAMERA)], None),
+    "eer_fractions": (
+        Annotated[int, _flag("--eer-fractions", "Frames that an EER movie is made into (0: 40).", _CAMERA, min=0, max=1000)],
+        0,
+    ),
+    "eer_dose_per_fraction": (
+        Annotated[float | None, _flag("--eer-dose-per-fraction", "e/Å² of one such frame, in place of their number.", _CAMERA)],
+        None,
+    ),
+    "eer_upsampling": (
+        Annotated[int, _flag("--eer-upsampling", "EER on a grid 1, 2 or 4 times finer than the sensor's (0: 1).", _CAMERA)],
+        0,
+    ),
+    "load_crop": (
+        Annotated[int, _flag("--load-crop", "Fourier-crop movies by 1, 2 or 4 (0: 2 for super-resolution, else 1).", _CAMERA)],
+        0,
+    ),
     "movies": (Annotated[str, _flag("--movies", "Which files: a glob relative to the folder.", _MOVIES)], ""),
     "metadata_folder": (Annotated[Path | None, _flag("--metadata-folder", "Where the XML or mdoc files are.", _MOVIES)], None),
     "camera": (
@@ -76,6 +105,7 @@ _FLAGS: dict[str, tuple[Any, Any]] = {
         "",
     ),
     "symmetry": (Annotated[str, _flag("--symmetry", "Point group, as RELION writes it: C1, D8, O …", _PARTICLES)], ""),
+    "read_bzip2": (Annotated[bool, _flag("--read-bzip2", "Also read .mrc.bz2 movies.", _MOVIES)], False),
     "seed": (Annotated[int, typer.Option("--seed", help="Seed of every random choice.")], 1),
     "until": (Annotated[Until | None, typer.Option("--until", help="Last stage to run (default: all).")], None),
 }
@@ -98,10 +128,17 @@ def session_parameters(folder: Path, given: Given) -> SessionParameters:
         spherical_aberration_mm=given["cs"],
         amplitude_contrast=given["amplitude_contrast"],
         dose_per_frame_e_per_angstrom2=given["dose_per_frame"],
+        total_dose_e_per_angstrom2=given["total_dose"],
         gain_path=_absolute(given["gain"]),
         gain_flip=given["gain_flip"].value,
         gain_rotate=given["gain_rotate"],
+        gain_sense="" if given["gain_sense"] is GainSense.AUTO else given["gain_sense"].value,
         defects_path=_absolute(given["defects"]),
+        eer_fractions=given["eer_fractions"],
+        eer_dose_per_fraction_e_per_angstrom2=given["eer_dose_per_fraction"],
+        eer_upsampling=given["eer_upsampling"],
+        load_crop=given["load_crop"],
+        read_bzip2=given["read_bzip2"],
         particle_diameter_angstrom=given["particle_diameter"],
         particle_diameter_max_angstrom=given["particle_diameter_max"],
         box_size_px=given["box"],
@@ -146,6 +183,15 @@ def _check_numbers(given: Given) -> None:
     _check("--cs", given["cs"], 0.0, 20.0, "mm")
     _check("--amplitude-contrast", given["amplitude_contrast"], 0.0, 1.0, "(a fraction: 0.1, not 10)")
     _check("--dose-per-frame", given["dose_per_frame"], 1e-4, 200.0, "e/Å²")
+    _check("--total-dose", given["total_dose"], 1e-3, 10_000.0, "e/Å²")
+    _check("--eer-dose-per-fraction", given["eer_dose_per_fraction"], 1e-3, 200.0, "e/Å²")
+    for flag, factor in (("--eer-upsampling", given["eer_upsampling"]), ("--load-crop", given["load_crop"])):
+        if factor not in (0, 1, 2, 4):
+            raise FrazilError("PARAMETER_OUT_OF_RANGE", f"{flag} is {factor}: it must be 1, 2 or 4, or 0 for the default.")
+    for one, other in (("dose_per_frame", "total_dose"), ("eer_fractions", "eer_dose_per_fraction")):
+        if given[one] and given[other]:
+            flags = (f"--{name.replace('_', '-')}" for name in (one, other))
+            raise FrazilError("PARAMETER_TWICE", f"Give {' or '.join(flags)}, not both.")
     _check("--classes", given["classes"], 1, 1000, "")
     _check("--class-max-resolution", given["class_max_resolution"] or None, 1.0, 100.0, "Å")
     for flag, value in (("--box", given["box"]), ("--output-box", given["output_box"])):

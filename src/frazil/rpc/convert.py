@@ -42,11 +42,11 @@ def metadata_from_message(message: MovieMetadataMessage) -> MovieMetadata:
     return MovieMetadata(**values, provenance=tuple(sorted(message.provenance.items())))
 
 
-def optics_of(parameters: SessionParameters, metadata: MovieMetadata, *, frame_count: int | None = None) -> Optics:
+def optics_of(parameters: SessionParameters, metadata: MovieMetadata, *, frame_count: float | None = None) -> Optics:
     """Return the optics of a movie: what the person said, else what its metadata say, else the defaults of `Optics`.
 
-    The dose of a frame may also come from the metadata's total dose and the number of frames. Raises InputError
-    PIXEL_SIZE_UNKNOWN when neither the session nor the metadata gives a pixel size.
+    The dose of a frame may also come from a total dose and the number of frames. Raises InputError PIXEL_SIZE_UNKNOWN when
+    neither the session nor the metadata gives a pixel size.
     """
     set_fields = {descriptor.name for descriptor, _ in parameters.ListFields()}
     values: dict[str, float] = {}
@@ -56,6 +56,8 @@ def optics_of(parameters: SessionParameters, metadata: MovieMetadata, *, frame_c
             given = _dose_per_frame(metadata, frame_count)
         if given is not None:
             values[field.name] = given
+    if parameters.HasField("total_dose_e_per_angstrom2") and frame_count:
+        values["dose_per_frame_e_per_angstrom2"] = parameters.total_dose_e_per_angstrom2 / frame_count
     if "pixel_size_angstrom" not in values:
         raise InputError(
             "PIXEL_SIZE_UNKNOWN",
@@ -64,7 +66,7 @@ def optics_of(parameters: SessionParameters, metadata: MovieMetadata, *, frame_c
     return Optics(**values)
 
 
-def _dose_per_frame(metadata: MovieMetadata, frame_count: int | None) -> float | None:
+def _dose_per_frame(metadata: MovieMetadata, frame_count: float | None) -> float | None:
     frames = metadata.frame_count or frame_count
     if metadata.total_dose_e_per_angstrom2 is None or not frames:
         return None

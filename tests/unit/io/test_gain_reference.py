@@ -1,4 +1,4 @@
-"""Gain references and defects: turned as asked, scaled to median 1, refused with a hint."""
+"""Gain references: turned as asked, brought to one sense and scale, refused with a hint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
-from frazil.io.gain_reference import read_defects, read_gain
+from frazil.io.gain_reference import read_gain
+from frazil.io.movies import Rendering
 from frazil.model.errors import InputError
 
 
@@ -31,7 +32,7 @@ def write(path: Path, array: npt.NDArray[np.float32]) -> Path:
 
 @pytest.mark.parametrize("name", ["gain.mrc", "gain.tif", "gain.gain"])
 def test_all_formats_give_the_same_array(tmp_path: Path, gain: npt.NDArray[np.float32], name: str) -> None:
-    read = read_gain(write(tmp_path / name, gain * 7.0), expected_shape=(20, 32))
+    read = read_gain(write(tmp_path / name, gain * 1.4), expected_shape=(20, 32))
     assert read.dtype == np.float32
     np.testing.assert_allclose(read, gain, rtol=1e-5)
 
@@ -39,7 +40,7 @@ def test_all_formats_give_the_same_array(tmp_path: Path, gain: npt.NDArray[np.fl
 def test_zeros_are_defects_and_do_not_move_the_median(tmp_path: Path, gain: npt.NDArray[np.float32]) -> None:
     holed = gain.copy()
     holed[:, :12] = 0.0
-    read = read_gain(write(tmp_path / "gain.mrc", holed * 3.0))
+    read = read_gain(write(tmp_path / "gain.mrc", holed * 3.0), sense="multiply")
     assert np.median(read[read > 0]) == pytest.approx(1.0)
     assert (read[:, :12] == 0).all()
 
@@ -98,35 +99,36 @@ def test_unreadable_files_are_refused(tmp_path: Path, name: str) -> None:
         read_gain(tmp_path / name)
 
 
-def test_defect_boxes(tmp_path: Path) -> None:
-    (tmp_path / "d.txt").write_text("# x y w h\n3 1 2 4\n\n0 0 1 1  # a pixel\n")
-    expected = np.zeros((10, 12), bool)
-    expected[1:5, 3:5] = True
-    expected[0, 0] = True
-    np.testing.assert_array_equal(read_defects(tmp_path / "d.txt", (10, 12)), expected)
+def test_factors_far_from_one_need_a_word(tmp_path: Path, gain: npt.NDArray[np.float32]) -> None:
+    counts = write(tmp_path / "gain.mrc", 800.0 / gain)  # what the camera sees under even light
+    with pytest.raises(InputError, match=r"lie around 8\d\d.*say whether it is to multiply or to divide"):
+        read_gain(counts)
+    np.testing.assert_allclose(read_gain(counts, sense="divide"), gain, rtol=1e-4)
+    median = np.median(1.0 / gain)
+    np.testing.assert_allclose(read_gain(counts, sense="multiply"), 1.0 / gain / median, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("1 2 3\n", "Line 1 of d.txt is not a box"),
-        ("\n1 2 x 4\n", "Line 2"),
-        ("11 0 2 1\n", "reaches beyond"),
-        ("-1 0 2 1\n", "beyond"),
-    ],
-)
-def test_broken_defect_files_are_told_by_line(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "d.txt").write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_defects(tmp_path / "d.txt", (10, 12))
+EER = Rendering(frames_per_fraction=10)
 
 
-def test_defect_maps(tmp_path: Path) -> None:
-    marked = np.zeros((20, 32), np.float32)
-    marked[2, 5:9] = 1.0
-    for name in ("d.mrc", "d.tif"):
-        np.testing.assert_array_equal(read_defects(write(tmp_path / name, marked), (20, 32)), marked > 0)
-    with pytest.raises(InputError, match="rotate it"):
-        read_defects(tmp_path / "d.mrc", (32, 20))
-    with pytest.raises(InputError, match="cannot be read"):
-        read_defects(tmp_path / "absent.txt", (10, 12))
+def test_the_sense_of_eer_gains_is_that_of_their_kind_of_file(tmp_path: Path, gain: npt.NDArray[np.float32]) -> None:
+    """RELION: `.gain` holds factors, any other file is divided by; zeros stay defects. No rows are turned."""
+    holed = gain.copy()
+    holed[3, 4] = 0.0
+    tifffile.imwrite(tmp_path / "a.gain", holed)
+    np.testing.assert_allclose(read_gain(tmp_path / "a.gain", rendering=EER), holed, rtol=1e-3)
+    write(tmp_path / "b.mrc", np.where(holed > 0, 500.0 / np.where(holed > 0, holed, 1), 0).astype(np.float32))
+    np.testing.assert_allclose(read_gain(tmp_path / "b.mrc", rendering=EER), holed, rtol=1e-3)
+
+
+@pytest.mark.parametrize("up", [2, 4])
+def test_eer_gains_are_brought_to_the_grid(tmp_path: Path, gain: npt.NDArray[np.float32], up: int) -> None:
+    fine = np.kron(gain, np.ones((up, up), np.float32))
+    tifffile.imwrite(tmp_path / "coarse.gain", gain)
+    read = read_gain(tmp_path / "coarse.gain", rendering=EER, expected_shape=fine.shape)  # type: ignore[arg-type]
+    np.testing.assert_allclose(read, fine, rtol=1e-4)
+    fine[0, 0] = 0.0  # one bad sub-pixel of a pixel: the others tell its gain
+    tifffile.imwrite(tmp_path / "fine.gain", fine)
+    np.testing.assert_allclose(read_gain(tmp_path / "fine.gain", rendering=EER, expected_shape=(20, 32)), gain, rtol=1e-3)
+    with pytest.raises(InputError, match="another camera"):
+        read_gain(tmp_path / "coarse.gain", rendering=EER, expected_shape=(30, 48))

@@ -8,6 +8,7 @@ import pytest
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, MovieFile
 from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.io.movies import MovieInfo
 from frazil.model.errors import InputError
 from frazil_preprocess.pipeline import preprocess
 from frazil_preprocess.settings import settings_of
@@ -25,6 +26,7 @@ from frazil_preprocess.stages import Stages
 )
 def test_a_movie_without_an_image_is_refused(movie: npt.NDArray[np.generic]) -> None:
     exposure = Exposure(exposure_id="e", file=MovieFile(relative_path="a.mrc", frame_count=6, width_px=256, height_px=256))
+    info = MovieInfo(frame_count=6, height_px=256, width_px=256, dtype=movie.dtype.name, pixel_size_angstrom=None, format="MRC")
     parameters = SessionParameters(pixel_size_angstrom=2.0, particle_diameter_angstrom=150)
     with pytest.raises(InputError, match="holds no image"):
-        preprocess(movie, settings_of(parameters, exposure), Stages(), np)
+        preprocess(movie, settings_of(parameters, exposure, info), Stages(), np)

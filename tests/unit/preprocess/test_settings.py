@@ -9,11 +9,19 @@ import pytest
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, MovieFile, MovieMetadata
 from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.io.movies import MovieInfo
 from frazil.io.mrc import write_mrc
 from frazil.model.errors import InputError
-from frazil_preprocess.settings import settings_of
+from frazil_preprocess.settings import Settings, settings_of
 
 FILE = MovieFile(relative_path="a.tif", frame_count=20, width_px=1920, height_px=1280)
+
+
+INFO = MovieInfo(frame_count=20, height_px=1280, width_px=1920, dtype="uint8", pixel_size_angstrom=None, format="TIFF")
+
+
+def settings(parameters: SessionParameters, one: Exposure, info: MovieInfo = INFO) -> Settings:
+    return settings_of(parameters, one, info)
 
 
 def exposure(**metadata: object) -> Exposure:
@@ -22,26 +30,26 @@ def exposure(**metadata: object) -> Exposure:
 
 def test_what_a_person_says_goes_before_metadata_goes_before_defaults() -> None:
     parameters = SessionParameters(pixel_size_angstrom=2.0, particle_diameter_angstrom=150)
-    found = settings_of(parameters, exposure(pixel_size_angstrom=1.0, voltage_kv=200.0, total_dose_e_per_angstrom2=40.0))
+    found = settings(parameters, exposure(pixel_size_angstrom=1.0, voltage_kv=200.0, total_dose_e_per_angstrom2=40.0))
     assert (found.optics.pixel_size_angstrom, found.optics.voltage_kv, found.optics.amplitude_contrast) == (2.0, 200.0, 0.1)
     assert found.optics.dose_per_frame_e_per_angstrom2 == 2.0
 
 
 def test_the_pixel_size_must_come_from_somewhere() -> None:
     with pytest.raises(InputError, match="pixel size"):
-        settings_of(SessionParameters(particle_diameter_angstrom=150), exposure())
+        settings(SessionParameters(particle_diameter_angstrom=150), exposure())
 
 
 def test_boxes_are_even_hold_the_particle_and_obey_the_person() -> None:
-    advised = settings_of(SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150), exposure()).box
+    advised = settings(SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150), exposure()).box
     assert advised.box_size_px * 1.1 >= 1.5 * 150
     assert advised.box_size_px % 2 == advised.output_box_px % 2 == 0
     asked = SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150, box_size_px=256, output_box_px=128)
-    found = settings_of(asked, exposure()).box
+    found = settings(asked, exposure()).box
     assert (found.box_size_px, found.output_box_px) == (256, 128)
     asked.output_box_px = 300
     with pytest.raises(InputError, match="Boxes must be even"):
-        settings_of(asked, exposure())
+        settings(asked, exposure())
 
 
 def test_a_gain_of_another_shape_is_refused_with_both_shapes(tmp_path: Path) -> None:
@@ -50,11 +58,11 @@ def test_a_gain_of_another_shape_is_refused_with_both_shapes(tmp_path: Path) -> 
         pixel_size_angstrom=1.1, particle_diameter_angstrom=150, gain_path=str(tmp_path / "gain.mrc")
     )
     with pytest.raises(InputError, match="64 x 64 px but the movies are 1,920 x 1,280 px"):
-        settings_of(parameters, exposure())
+        settings(parameters, exposure())
 
 
 def test_a_gain_only_the_camera_computer_knows_is_not_looked_for() -> None:
-    found = settings_of(
+    found = settings(
         SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150), exposure(gain_path="X:/refs/gain.mrc")
     )
     assert found.gain is None
@@ -62,7 +70,7 @@ def test_a_gain_only_the_camera_computer_knows_is_not_looked_for() -> None:
 
 def test_an_output_box_larger_than_advised_widens_the_box() -> None:
     asked = SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150, output_box_px=900)
-    found = settings_of(asked, exposure()).box
+    found = settings(asked, exposure()).box
     assert (found.box_size_px, found.output_box_px) == (900, 900)
 
 
@@ -70,5 +78,5 @@ def test_each_movie_draws_its_own_numbers_the_same_in_every_session() -> None:
     parameters = SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=150, seed=4)
     first, other = exposure(), Exposure(exposure_id="f", file=MovieFile(relative_path="b.tif", width_px=1920, height_px=1280))
     again = Exposure(exposure_id="in another session", file=FILE)
-    assert settings_of(parameters, first).seed == settings_of(parameters, again).seed
-    assert settings_of(parameters, first).seed != settings_of(parameters, other).seed
+    assert settings(parameters, first).seed == settings(parameters, again).seed
+    assert settings(parameters, first).seed != settings(parameters, other).seed

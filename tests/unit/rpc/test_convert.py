@@ -52,6 +52,8 @@ def test_optics_take_the_person_before_the_metadata_before_the_defaults() -> Non
 def test_dose_of_a_frame_may_come_from_the_total() -> None:
     found = MovieMetadata(pixel_size_angstrom=1.0, total_dose_e_per_angstrom2=50.0)
     assert convert.optics_of(SessionParameters(), found, frame_count=40).dose_per_frame_e_per_angstrom2 == 1.25
+    whole = SessionParameters(total_dose_e_per_angstrom2=60.0)
+    assert convert.optics_of(whole, found, frame_count=40).dose_per_frame_e_per_angstrom2 == 1.5
     given_too = dataclasses.replace(found, dose_per_frame_e_per_angstrom2=1.1)
     assert convert.optics_of(SessionParameters(), given_too, frame_count=40).dose_per_frame_e_per_angstrom2 == 1.1
     assert convert.optics_of(SessionParameters(), found).dose_per_frame_e_per_angstrom2 == 1.0

@@ -37,6 +37,8 @@ def test_bad_names(name: str) -> None:
         {"particle_diameter_max_angstrom": 140.0},
         {"gain_flip": "x", "gain_rotate": 3, "until": "class2d", "box_size_px": 256, "output_box_px": 128, "class_count": 50},
         {"movie_glob": "**/*.eer"},
+        {"eer_fractions": 60, "eer_upsampling": 4, "load_crop": 2, "gain_sense": "divide", "read_bzip2": True},
+        {"eer_dose_per_fraction_e_per_angstrom2": 0.8, "total_dose_e_per_angstrom2": 40.0},
     ],
 )
 def test_good_parameters(values: dict[str, object]) -> None:
@@ -60,6 +62,12 @@ def test_good_parameters(values: dict[str, object]) -> None:
         ({"gain_flip": "z"}, "one of none, x, y"),
         ({"gain_rotate": 4}, "quarter turns, 0 to 3"),
         ({"gain_rotate": -1}, "quarter turns, 0 to 3"),
+        ({"gain_sense": "both"}, "multiply, divide or empty"),
+        ({"eer_fractions": -1}, "1 to 1,000, or 0 for 40"),
+        ({"eer_fractions": 40, "eer_dose_per_fraction_e_per_angstrom2": 1.0}, "either eer_fractions or"),
+        ({"eer_upsampling": 3}, "1, 2 or 4"),
+        ({"load_crop": 8}, "1, 2 or 4"),
+        ({"dose_per_frame_e_per_angstrom2": 1.0, "total_dose_e_per_angstrom2": 40.0}, "either the total dose or"),
         ({"until": "refine3d"}, "preprocess, class2d or empty"),
         ({"box_size_px": 255}, "must be even"),
         ({"output_box_px": 8}, "16 to 4096"),

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frazil.io.gain_reference import read_defects, read_gain
+from frazil.io.defect_map import read_defects
+from frazil.io.gain_reference import read_gain
 from frazil.io.metadata import read_metadata
 from frazil.io.movies import read_info, read_movie, structure_complete
 from frazil.io.mrc import read_mrc

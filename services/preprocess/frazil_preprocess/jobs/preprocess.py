@@ -14,13 +14,14 @@ import numpy.typing as npt
 from frazil import array
 from frazil.api.worker.v1.worker_pb2 import Claim
 from frazil.io.attempt import AttemptFolder
-from frazil.io.movies import read_movie
+from frazil.io.movies import MovieInfo
 from frazil.io.source import SourceChangedError, unchanged_source
 from frazil.model.errors import DiskFullError, ErrorKind, FailureClass, FrazilError, InputError
 from frazil.rpc.failpoints import failpoint
 from frazil.worker import AttemptSuperseded, LeaseLost, WorkerContext
 from frazil_preprocess.pipeline import preprocess
 from frazil_preprocess.products import write_products
+from frazil_preprocess.reading import open_exposure
 from frazil_preprocess.settings import settings_of
 from frazil_preprocess.stages import Stages
 
@@ -35,13 +36,21 @@ def run(context: WorkerContext) -> None:
         _work(context, xp, reader)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A movie in memory, `(frame, y, x)` as stored, and what it is."""
+
+    frames: npt.NDArray[Any]
+    info: MovieInfo
+
+
 @dataclass(slots=True)
 class _Reading:
     """A claimed exposure whose movie is being read, or waits to be."""
 
     claim: Claim
     stages: Stages
-    movie: Future[npt.NDArray[Any]]
+    movie: Future[_Read]
 
 
 def _work(context: WorkerContext, xp: Any, reader: ThreadPoolExecutor) -> None:
@@ -65,13 +74,13 @@ def _announcer(context: WorkerContext, claim: Claim) -> Callable[[str], None]:
     return lambda stage: context.report(f"exposure {number} ({name}): {stage}")
 
 
-def _read(context: WorkerContext, claim: Claim, stages: Stages) -> npt.NDArray[Any]:
+def _read(context: WorkerContext, claim: Claim, stages: Stages) -> _Read:
     """Read a movie that must be the one ingest registered, before and after."""
     file = claim.exposure.file
     root = Path(context.session.parameters.movie_folder)
     with stages.stage("read"), unchanged_source(root / file.relative_path, file.size_bytes, file.modified_ns, root=root):
-        movie: npt.NDArray[Any] = read_movie(root / file.relative_path)
-    return movie
+        movie = open_exposure(context.session.parameters, claim.exposure, root / file.relative_path)
+        return _Read(movie.read(), movie.info)
 
 
 def _process(context: WorkerContext, xp: Any, reading: _Reading) -> None:
@@ -79,8 +88,9 @@ def _process(context: WorkerContext, xp: Any, reading: _Reading) -> None:
     claim = reading.claim
     attempt = AttemptFolder(context.session_folder, claim.exposure.exposure_id, claim.attempt_folder)
     try:
-        settings = settings_of(context.session.parameters, claim.exposure)
-        found = preprocess(reading.movie.result(), settings, reading.stages, xp)
+        movie = reading.movie.result()
+        settings = settings_of(context.session.parameters, claim.exposure, movie.info)
+        found = preprocess(movie.frames, settings, reading.stages, xp)
         with attempt:
             with reading.stages.stage("write"):
                 result = write_products(found, settings, claim.exposure, attempt.path)

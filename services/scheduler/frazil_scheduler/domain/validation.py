@@ -13,6 +13,8 @@ from frazil.model.errors import FrazilError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 GAIN_FLIPS = ("none", "x", "y")
+GAIN_SENSES = ("", "multiply", "divide")
+EER_FRACTIONS_MAX = 1000
 UNTIL = ("", "preprocess", "class2d")
 WORKERS_MAX = 256
 
@@ -46,6 +48,7 @@ def check_parameters(parameters: session_pb2.SessionParameters) -> None:
         _fail("GAIN_FLIP_INVALID", f"gain_flip is {parameters.gain_flip!r}; it must be one of {', '.join(GAIN_FLIPS)}.")
     if parameters.gain_rotate not in range(4):
         _fail("GAIN_ROTATE_INVALID", f"gain_rotate is {parameters.gain_rotate}; it counts quarter turns, 0 to 3.")
+    _check_reading(parameters)
     if parameters.until not in UNTIL:
         _fail("UNTIL_INVALID", f"until is {parameters.until!r}; it must be preprocess, class2d or empty.")
     read_camera(parameters.camera)
@@ -57,6 +60,24 @@ def check_parameters(parameters: session_pb2.SessionParameters) -> None:
     glob = parameters.movie_glob
     if glob.startswith("/") or ".." in glob.split("/") or "\0" in glob:
         _fail("MOVIE_GLOB_INVALID", f"movie_glob {glob!r} must be relative to the movie folder, without '..'.")
+
+
+def _check_reading(parameters: session_pb2.SessionParameters) -> None:
+    if parameters.gain_sense not in GAIN_SENSES:
+        _fail("GAIN_SENSE_INVALID", f"gain_sense is {parameters.gain_sense!r}; it must be multiply, divide or empty.")
+    if not 0 <= parameters.eer_fractions <= EER_FRACTIONS_MAX:
+        _fail(
+            "EER_FRACTIONS_INVALID",
+            f"eer_fractions is {parameters.eer_fractions}; it must be 1 to {EER_FRACTIONS_MAX:,}, or 0 for 40.",
+        )
+    if parameters.eer_fractions and parameters.HasField("eer_dose_per_fraction_e_per_angstrom2"):
+        _fail("EER_FRACTIONS_TWICE", "Give either eer_fractions or eer_dose_per_fraction_e_per_angstrom2, not both.")
+    if parameters.eer_upsampling not in (0, 1, 2, 4):
+        _fail("EER_UPSAMPLING_INVALID", f"eer_upsampling is {parameters.eer_upsampling}; it must be 1, 2 or 4, or 0 for 1.")
+    if parameters.load_crop not in (0, 1, 2, 4):
+        _fail("LOAD_CROP_INVALID", f"load_crop is {parameters.load_crop}; it must be 1, 2 or 4, or 0 for what fits the camera.")
+    if parameters.HasField("total_dose_e_per_angstrom2") and parameters.HasField("dose_per_frame_e_per_angstrom2"):
+        _fail("DOSE_TWICE", "Give either the total dose or the dose per frame, not both.")
 
 
 def check_compute(compute: session_pb2.ComputeResources, lanes: Container[str], lane_names: Iterable[str]) -> None:
@@ -96,6 +117,8 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("spherical_aberration_mm", 0.0, 20.0, "mm"),
     ("amplitude_contrast", 0.0, 1.0, ""),
     ("dose_per_frame_e_per_angstrom2", 0.0, 1000.0, "e/Å²"),
+    ("total_dose_e_per_angstrom2", 0.0, 10_000.0, "e/Å²"),
+    ("eer_dose_per_fraction_e_per_angstrom2", 0.001, 1000.0, "e/Å²"),
 )
 
 
