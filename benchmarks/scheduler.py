@@ -99,11 +99,10 @@ class Running:
 class Node:
     """An agent that starts whatever it is told to, at once, and holds it."""
 
-    def __init__(self, scheduler: Running, name: str, slots: int) -> None:
-        self.scheduler, self.name = scheduler, name
+    def __init__(self, scheduler: Running, name: str, slots: int, starts: asyncio.Queue[agent_pb2.Start]) -> None:
+        self.scheduler, self.name, self.starts = scheduler, name, starts
         self.slots = [f"GPU-{name}-{number}#0" for number in range(slots)]
         self.held: dict[str, agent_pb2.HeldSlot] = {}
-        self.starts: asyncio.Queue[agent_pb2.Start] = asyncio.Queue()
         self.tasks: list[asyncio.Task[None]] = []
 
     async def dial(self) -> None:
@@ -148,21 +147,10 @@ class Node:
             await self.call.write(agent_pb2.ConnectRequest(beat=agent_pb2.Beat(number=number, held=self.held.values())))
 
 
-async def held_tokens(nodes: Sequence[Node], count: int) -> list[tuple[str, worker_pb2.LeaseToken]]:
+async def held_tokens(starts: asyncio.Queue[agent_pb2.Start], count: int) -> list[tuple[str, worker_pb2.LeaseToken]]:
     """Return job and credential of so many started workers."""
-    tokens = []
-    queues = [asyncio.create_task(_drain(node, tokens, count)) for node in nodes]
-    while len(tokens) < count:
-        await asyncio.sleep(0.05)
-    for queue in queues:
-        queue.cancel()
-    return tokens
-
-
-async def _drain(node: Node, tokens: list[tuple[str, worker_pb2.LeaseToken]], count: int) -> None:
-    while len(tokens) < count:
-        start = await node.starts.get()
-        tokens.append((start.job_id, worker_pb2.LeaseToken(lease_id=start.lease_id, epoch=start.epoch)))
+    told = [await starts.get() for _ in range(count)]
+    return [(start.job_id, worker_pb2.LeaseToken(lease_id=start.lease_id, epoch=start.epoch)) for start in told]
 
 
 # ---------------------------------------------------------------------------------------------------------- the parts
@@ -170,7 +158,7 @@ def grant(repeats: int = 300) -> dict[str, float]:
     """Time the pure decision: 64 free slots of mixed memory, 500 waiting jobs in four overlapping lanes."""
     seconds = []
     for seed in range(repeats):
-        dice = random.Random(seed)
+        dice = random.Random(seed)  # noqa: S311 a scene, not a secret
         slots = [
             Slot(
                 slot_key=f"GPU-{number}#0",
@@ -207,11 +195,12 @@ async def load(folder: Path, sessions: int, per_second: float, minutes: float, w
     scheduler = Running(folder)
     await scheduler.start()
     movies = _movies(folder)
-    nodes = [Node(scheduler, f"node{number}", 16) for number in range(-(-sessions // 16))]
+    starts: asyncio.Queue[agent_pb2.Start] = asyncio.Queue()
+    nodes = [Node(scheduler, f"node{number}", 16, starts) for number in range(-(-sessions // 16))]
     for node in nodes:
         await node.dial()
     names = [await scheduler.create(f"grid{number}", movies) for number in range(sessions)]
-    tokens = await held_tokens(nodes, sessions)
+    tokens = await held_tokens(starts, sessions)
     by_session = {job_id.split("-preprocess-")[0]: token for job_id, token in tokens}
     lags: list[float] = []
     following = [asyncio.create_task(_watch(scheduler, lags)) for _ in range(watchers)]
@@ -276,7 +265,7 @@ async def _one_exposure(
         worker_pb2.ClaimExposuresRequest(lease=token, max_count=1, wait_seconds=30, request_id=new_request_id()), timeout=60
     )
     claims.append(time.perf_counter() - due)
-    await asyncio.sleep(random.random() * 2)  # the work
+    await asyncio.sleep(random.random() * 2)  # noqa: S311 the work, of no length in particular
     due = time.perf_counter()
     request = worker_pb2.CommitExposureRequest(
         request_id=new_request_id(), lease=token, attempt_id=claim.claims[0].attempt_id, manifest_sha256="0" * 64
@@ -292,8 +281,7 @@ async def _watch(scheduler: Running, lags: list[float]) -> None:
     async for reply in scheduler.events.WatchEvents(event_pb2.WatchEventsRequest(until_now=True)):
         head = max(head, reply.event.sequence)
     async for reply in scheduler.events.WatchEvents(event_pb2.WatchEventsRequest(after_sequence=head)):
-        if reply.event.sequence:
-            lags.append(time.time() - reply.event.time.ToNanoseconds() / 1e9)
+        lags += [time.time() - reply.event.time.ToNanoseconds() / 1e9] if reply.event.sequence else []
 
 
 async def million(folder: Path, exposures: int) -> dict[str, float]:
@@ -356,12 +344,13 @@ async def restart(folder: Path, leases: int = 64) -> dict[str, float]:
     scheduler = Running(folder)
     await scheduler.start()
     movies = _movies(folder)
-    nodes = [Node(scheduler, f"node{number}", 4) for number in range(leases // 4)]
+    starts: asyncio.Queue[agent_pb2.Start] = asyncio.Queue()
+    nodes = [Node(scheduler, f"node{number}", 4, starts) for number in range(leases // 4)]
     for node in nodes:
         await node.dial()
     for number in range(leases):
         await scheduler.create(f"grid{number}", movies)
-    await held_tokens(nodes, leases)
+    await held_tokens(starts, leases)
     before = await _held(scheduler)
     for node in nodes:
         await node.hang_up()
@@ -373,7 +362,7 @@ async def restart(folder: Path, leases: int = 64) -> dict[str, float]:
         reply = await scheduler.resources.ListNodes(scheduler_pb2.ListNodesRequest())
         up = [node for node in reply.nodes if node.state == scheduler_pb2.Node.STATE_UP]
         after = await _held(scheduler)
-        if len(up) == len(nodes) and len(after) == leases and all(node.starts.empty() for node in nodes):
+        if len(up) == len(nodes) and len(after) == leases and starts.empty():
             break
         await asyncio.sleep(0.02)
     seconds = time.perf_counter() - began
