@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import select
 
 from frazil.api.worker.v1 import worker_pb2
@@ -22,18 +21,19 @@ from model.world import Worker, World
 SESSIONS = ("a", "b")
 NODES = {"one": {"GPU-1#0": 24_000, "GPU-2#0": 9_000}, "two": {"GPU-3#0": 5_000}}
 CLASSES = worker_pb2.FailExposureRequest.FailureClass.values()[1:]
-MEMORY_FOLDER = Path("/dev/shm")
 LEASED = select(tables.lease.c.lease_id, tables.job.c.job_type).join(tables.job).subquery()
 
 
 class Facility(RuleBasedStateMachine):
     """Two sessions, two nodes with three slots, four movies a session."""
 
+    def __init__(self, new_ledger: Callable[[], str]) -> None:
+        super().__init__()
+        self.new_ledger = new_ledger
+
     @initialize(busy=st.booleans())
     def open(self, busy: bool) -> None:
-        base = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
-        self.folder = Path(tempfile.mkdtemp(dir=base))
-        self.world = World(self.folder)
+        self.world = World(Path("/data"), self.new_ledger())
         self.fold = Fold()
         self.sessions = {
             "a": self.world.create("a", workers_wanted=2),
@@ -50,7 +50,6 @@ class Facility(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "world"):
             self.world.store.close()
-            shutil.rmtree(self.folder)
 
     @invariant()
     def laws(self) -> None:
@@ -194,7 +193,10 @@ class Facility(RuleBasedStateMachine):
             self.world.store.transact(lambda tx: sessions.stop(tx, rows[number], "CANCELLED", "Cancelled by a person."))
 
 
-TestFacility = pytest.mark.timeout(300)(Facility.TestCase)
-TestFacility.settings = settings(
-    max_examples=20, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@pytest.mark.timeout(300)
+def test_every_law_holds_in_random_histories(new_ledger: Callable[[], str], request: pytest.FixtureRequest) -> None:
+    examples = {"sqlite": 20, "postgresql": 8}[request.node.callspec.params["new_ledger"]]
+    chosen = settings(
+        max_examples=examples, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(lambda: Facility(new_ledger), settings=chosen)

@@ -1,6 +1,6 @@
 """A small facility around the real ledger: agents with locks as the kernel would keep them, workers, a clock, broken links.
 
-The scheduler's transactions and its SQLite file are the real ones; only wire, processes and time are played.
+The scheduler's transactions and its database are the real ones; only wire, processes and time are played.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class Node:
 class World:
     """The ledger and everything that talks to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ledger: str) -> None:
         self.folder = folder
+        self.ledger = ledger
         self.mono = 1000.0
         self.heard: dict[str, float] = {}
         self.nodes: dict[str, Node] = {}
@@ -74,7 +75,7 @@ class World:
         self.store = self._open()
 
     def _open(self) -> Store:
-        store = Store(self.folder / "ledger.sqlite", self.clock, finish=partial(upkeep.finish, lanes=self.lanes))
+        store = Store(self.ledger, self.clock, finish=partial(upkeep.finish, lanes=self.lanes))
         store.transact(upkeep.begin)
         self.heard = {row["node_id"]: self.mono for row in store.read(lambda tx: tx.all(select(tables.node)))}
         return store

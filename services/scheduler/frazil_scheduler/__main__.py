@@ -23,7 +23,10 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple
     parser = argparse.ArgumentParser(prog="frazil-scheduler", description="Frazil's scheduler: the one ledger.")
     parser.add_argument("--config", help="frazil.toml; without it everything has a default")
     parser.add_argument("--data-dir", help="folder that holds a folder per session, and the ledger (default frazil-data)")
-    parser.add_argument("--ledger", help="database file, on a local disk (default ledger.sqlite in the data folder)")
+    parser.add_argument(
+        "--ledger",
+        help="database file on a local disk, or postgresql://user@host/database (default ledger.sqlite in the data folder)",
+    )
     parser.add_argument("--address", help='where to listen, "host:port"; port 0 takes a free one (default 127.0.0.1:50051)')
     given = parser.parse_args(arguments)
     toml = read_toml(given.config or environ.get("FRAZIL_CONFIG") or None)
@@ -39,7 +42,11 @@ async def serve(settings: Settings, lanes: Sequence[LaneSettings]) -> None:
     """Run until SIGTERM or SIGINT, or until another scheduler has taken over the ledger."""
     async with running(settings, lanes) as (scheduler, address):
         structlog.get_logger().info(
-            "scheduler_ready", address=address, data_dir=str(scheduler.hub.data_dir), term=scheduler.store.term
+            "scheduler_ready",
+            address=address,
+            data_dir=str(scheduler.hub.data_dir),
+            ledger=scheduler.store.name,
+            term=scheduler.store.term,
         )
         signalled = asyncio.create_task(until_signalled())
         ends = [task for task in (signalled, scheduler.keeper) if task is not None]

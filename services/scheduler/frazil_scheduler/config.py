@@ -17,7 +17,7 @@ class Settings:
 
     address: str = SCHEDULER_ADDRESS_DEFAULT  # "host:port"; port 0 takes a free one and writes scheduler.address
     data_dir: Path = Path("frazil-data")  # holds a folder per session
-    ledger: Path | None = None  # the database file, on a local disk; None means ledger.sqlite in data_dir
+    ledger: str | None = None  # a file on a local disk, or postgresql://user@host/database; None: ledger.sqlite in data_dir
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,9 @@ def movies(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, ledger: str) -> Settings:
     """Settings for a free port."""
-    return Settings(address="127.0.0.1:0", data_dir=tmp_path / "data")
+    return Settings(address="127.0.0.1:0", data_dir=tmp_path / "data", ledger=ledger)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from model.world import World
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, ledger: str) -> Iterator[World]:
     """An empty facility with a fake clock."""
-    world = World(tmp_path)
+    world = World(tmp_path, ledger)
     yield world
     world.store.close()

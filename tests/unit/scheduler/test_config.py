@@ -25,7 +25,7 @@ def test_a_flag_beats_the_environment_and_that_beats_the_file(tmp_path: Path) ->
     arguments = ["--config", str(config)]
     environ = {"FRAZIL_DATA_DIR": "/environment", "FRAZIL_SCHEDULER_ADDRESS": "environment:1"}
     settings, _ = read_settings([*arguments, "--address", "flag:1"], environ)
-    assert settings == Settings(address="flag:1", data_dir=Path("/environment"), ledger=Path("/file.sqlite"))
+    assert settings == Settings(address="flag:1", data_dir=Path("/environment"), ledger="/file.sqlite")
 
 
 def test_lanes_come_from_the_file_and_default_is_always_there(tmp_path: Path) -> None:

@@ -1,28 +1,26 @@
-"""The store: one connection, one thread that uses it, and transactions that begin by proving that this scheduler is the newest.
-
-SQLite before 3.51.3 can lose commits in WAL mode when a second connection is open, so there is only one.
-"""
+"""The store: one connection, one thread that uses it, transactions that begin by proving that this scheduler is the newest."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import sqlalchemy
-from sqlalchemy import Connection, Engine, create_engine, insert, select, update
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import StaticPool
+import structlog
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil.rpc.failpoints import failpoint
 from frazil_scheduler.clock import Clock
-from frazil_scheduler.ledger import guard, tables
+from frazil_scheduler.ledger import tables
+from frazil_scheduler.ledger.database import open_database
 from frazil_scheduler.ledger.migrations import migrate
 from frazil_scheduler.ledger.transaction import Transaction
+
+DIAL_AGAIN_SECONDS = 1.0
 
 Value = TypeVar("Value")
 
@@ -36,63 +34,68 @@ class Store:
 
     def __init__(
         self,
-        path: Path,
+        place: Path | str,
         clock: Clock,
         *,
         finish: Callable[[Transaction], None] = no_hook,
         committed: Callable[[Transaction], None] = no_hook,
     ) -> None:
-        """Open the ledger, bring its tables up to date and begin a new term.
+        """Open the ledger at a path or URL, bring its tables up to date and begin a new term.
 
         `finish` runs at the end of every write transaction, within it; `committed` after it, in the store's thread.
-        Raises FrazilError LEDGER_IN_USE, LEDGER_ON_NETWORK_DISK, LEDGER_UNUSABLE or LEDGER_TOO_NEW.
+        Raises FrazilError LEDGER_IN_USE, LEDGER_ON_NETWORK_DISK, LEDGER_UNUSABLE, LEDGER_URL_INVALID or LEDGER_TOO_NEW.
         """
         self._clock = clock
         self._finish = finish
         self.committed = committed
+        self._database = open_database(place)
+        self.name = self._database.name
+        self._connection: Connection | None = None
+        self._doubt: tuple[str, Transaction] | None = None  # the mark of a transaction that may have committed
+        self._dial_at = 0.0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            guard.refuse_network_file_system(path.parent, guard.file_system_magic(path.parent))
-            self._lock = guard.take_lock(path.with_name(path.name + ".lock"))
-        except OSError as error:
-            raise FrazilError("LEDGER_UNUSABLE", f"Cannot use {path} as the ledger: {error.strerror}.") from error
-        try:
-            self._engine = _open(path)
-            self._connection = self._engine.connect()
+            self._connection = self._database.connect()
             migrate(self._connection)
-            self.term = self._begin_term()
-        except DatabaseError as error:
-            os.close(self._lock)
-            raise FrazilError("LEDGER_UNUSABLE", f"Cannot use {path} as the ledger: {error.orig}.") from error
+            self.term = _begin_term(self._connection)
+        except DBAPIError as error:
+            self._disconnect()
+            raise self._database.unusable(error) from error
         except FrazilError:
-            os.close(self._lock)
+            self._disconnect()
             raise
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
 
     def transact(self, body: Callable[[Transaction], Value]) -> Value:
-        """Do `body` in one durable transaction. Raises what it raises, after undoing it."""
+        """Do `body` in one durable transaction. Raises what it raises, after undoing it.
+
+        Raises FrazilError TERM_STALE, or LEDGER_UNAVAILABLE; where the connection was lost, what was done may be durable
+        all the same, as after a crash: the request's id tells.
+        """
+        connection = self._reach()
+        doubt: tuple[str, Transaction] | None = None
         try:
-            with self._connection.begin():
-                transaction = self._transaction()
-                self._require_newest()
+            with connection.begin():
+                transaction = self._transaction(connection)
+                doubt = (self._require_newest(connection), transaction)
                 value = body(transaction)
                 self._finish(transaction)
                 failpoint("ledger.before_commit")
             failpoint("ledger.after_commit")
-        except DatabaseError as error:
-            raise _unavailable(error) from error
+        except DBAPIError as error:
+            raise self._failed(error, doubt) from error
         self.committed(transaction)
         return value
 
     def read(self, body: Callable[[Transaction], Value]) -> Value:
-        """Do `body`, which only reads, on one consistent state."""
+        """Do `body`, which only reads, on one consistent state. Raises FrazilError TERM_STALE or LEDGER_UNAVAILABLE."""
+        connection = self._reach()
         try:
-            with self._connection.begin() as reading:
-                value = body(self._transaction())
+            with connection.begin() as reading:
+                value = body(self._transaction(connection))
                 reading.rollback()
                 return value
-        except DatabaseError as error:
-            raise _unavailable(error) from error
+        except DBAPIError as error:
+            raise self._failed(error) from error
 
     async def run(self, body: Callable[[Transaction], Value]) -> Value:
         """Do `transact` in the store's thread."""
@@ -105,63 +108,87 @@ class Store:
     def close(self) -> None:
         """Let running work end, close the ledger and give up its lock."""
         self._thread.shutdown(wait=True)
-        self._connection.close()
-        self._engine.dispose()
-        os.close(self._lock)
+        self._disconnect()
 
-    def _transaction(self) -> Transaction:
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._database.close()
+
+    def _transaction(self, connection: Connection) -> Transaction:
         clock = self._clock
         return Transaction(
-            connection=self._connection,
+            connection=connection,
             term=self.term,
             mono=clock.monotonic(),
             wall_ns=clock.wall_ns(),
             token=clock.token,
         )
 
-    def _begin_term(self) -> int:
-        with self._connection.begin():
-            row = self._connection.execute(select(tables.meta)).mappings().first()
-            if row is None:
-                self._connection.execute(insert(tables.meta).values(id=1, term=1))
-                return 1
-            term: int = row["term"] + 1
-            self._connection.execute(update(tables.meta).values(term=term))
-            return term
-
-    def _require_newest(self) -> None:
-        term = self._connection.execute(select(tables.meta.c.term)).scalar()
+    def _require_newest(self, connection: Connection) -> str:
+        """Return the transaction's mark. The row stays locked, so that a newer scheduler's start waits for its end."""
+        statement = select(tables.meta.c.term, self._database.mark).with_for_update(of=tables.meta)
+        term, mark = connection.execute(statement).one()
         if term != self.term:
-            raise FrazilError(
-                "TERM_STALE",
-                f"A newer scheduler (term {term}) has taken over the ledger; this one (term {self.term}) must stop.",
-                kind=ErrorKind.UNAVAILABLE,
+            raise _taken_over(
+                f"A newer scheduler (term {term}) has taken over the ledger; this one (term {self.term}) must stop."
             )
+        return str(mark)
+
+    def _failed(self, error: DBAPIError, doubt: tuple[str, Transaction] | None = None) -> FrazilError:
+        """Note a lost connection, and what it leaves in doubt; return what to raise."""
+        if error.connection_invalidated and self._connection is not None:
+            structlog.get_logger().warning("ledger_lost", ledger=self.name)
+            self._connection.close()
+            self._connection, self._doubt = None, doubt
+        return self._database.unavailable(error)
+
+    def _reach(self) -> Connection:
+        """Return the connection; one that was lost is dialled again, at most once a second."""
+        if self._connection is not None:
+            return self._connection
+        if self._clock.monotonic() < self._dial_at:
+            sentence = f"The ledger {self.name} cannot be reached for now; try again."
+            raise FrazilError("LEDGER_UNAVAILABLE", sentence, kind=ErrorKind.UNAVAILABLE)
+        try:
+            connection = self._database.connect()
+            settled = self._take_up(connection)
+        except DBAPIError as error:
+            self._dial_at = self._clock.monotonic() + DIAL_AGAIN_SECONDS
+            raise self._database.unavailable(error) from error
+        except FrazilError as error:
+            if error.reason != "LEDGER_IN_USE":
+                raise
+            raise _taken_over(f"While the ledger was out of reach, it was taken: {error.sentence}") from error
+        self._connection, self._doubt = connection, None
+        structlog.get_logger().info("ledger_reached_again", ledger=self.name)
+        if settled is not None:
+            self.committed(settled)
+        return connection
+
+    def _take_up(self, connection: Connection) -> Transaction | None:
+        """Check that nobody has begun a newer term; return the transaction in doubt if it did commit."""
+        try:
+            with connection.begin():
+                self._require_newest(connection)
+                if self._doubt is None or not self._database.has_committed(connection, self._doubt[0]):
+                    return None
+                return self._doubt[1]
+        except BaseException:
+            connection.close()
+            raise
 
 
-def _open(path: Path) -> Engine:
-    engine = create_engine(
-        sqlalchemy.URL.create("sqlite", database=str(path)),
-        poolclass=StaticPool,
-        connect_args={"check_same_thread": False, "timeout": 5.0},
-    )
-
-    @sqlalchemy.event.listens_for(engine, "connect")
-    def _set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32000", "temp_store=MEMORY"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @sqlalchemy.event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
+def _begin_term(connection: Connection) -> int:
+    with connection.begin():
+        row = connection.execute(select(tables.meta)).mappings().first()
+        if row is None:
+            connection.execute(insert(tables.meta).values(id=1, term=1))
+            return 1
+        term: int = row["term"] + 1
+        connection.execute(update(tables.meta).values(term=term))
+        return term
 
 
-def _unavailable(error: DatabaseError) -> FrazilError:
-    return FrazilError(
-        "LEDGER_UNAVAILABLE",
-        f"The ledger cannot be written: {error.orig}; check the free space of its disk. Nothing was changed; try again.",
-        kind=ErrorKind.UNAVAILABLE,
-    )
+def _taken_over(sentence: str) -> FrazilError:
+    return FrazilError("TERM_STALE", sentence, kind=ErrorKind.UNAVAILABLE)
