@@ -230,6 +230,7 @@ export interface ScanStatus {
   readonly files_settling: number;
   readonly seconds_since_change: number | null;
   readonly problem: string;
+  readonly omission: string;
 }
 
 export interface Session {
@@ -280,8 +281,25 @@ export interface SessionParameters {
   readonly class_max_resolution_angstrom: number | null;
   readonly seed: number;
   readonly until: string;
+  readonly picker: string;
+  readonly picker_shapes: readonly string[];
+  readonly picker_min_distance_diameters: number | null;
+  readonly picker_max_picks: number;
+  readonly picker_score_min: number | null;
+  readonly picker_power_min: number | null;
+  readonly picker_power_max: number | null;
+  readonly picker_templates_path: string;
+  readonly picker_lowpass_angstrom: number | null;
+  readonly picker_angular_step_degrees: number | null;
   readonly camera: string;
   readonly symmetry: string;
+  readonly eer_fractions: number;
+  readonly eer_dose_per_fraction_e_per_angstrom2: number | null;
+  readonly eer_upsampling: number;
+  readonly gain_sense: string;
+  readonly read_bzip2: boolean;
+  readonly total_dose_e_per_angstrom2: number | null;
+  readonly load_crop: number;
 }
 
 export interface SlotSwitch {

@@ -180,6 +180,16 @@ class SessionParameters(google.protobuf.message.Message):
     CLASS_MAX_RESOLUTION_ANGSTROM_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     UNTIL_FIELD_NUMBER: builtins.int
+    PICKER_FIELD_NUMBER: builtins.int
+    PICKER_SHAPES_FIELD_NUMBER: builtins.int
+    PICKER_MIN_DISTANCE_DIAMETERS_FIELD_NUMBER: builtins.int
+    PICKER_MAX_PICKS_FIELD_NUMBER: builtins.int
+    PICKER_SCORE_MIN_FIELD_NUMBER: builtins.int
+    PICKER_POWER_MIN_FIELD_NUMBER: builtins.int
+    PICKER_POWER_MAX_FIELD_NUMBER: builtins.int
+    PICKER_TEMPLATES_PATH_FIELD_NUMBER: builtins.int
+    PICKER_LOWPASS_ANGSTROM_FIELD_NUMBER: builtins.int
+    PICKER_ANGULAR_STEP_DEGREES_FIELD_NUMBER: builtins.int
     CAMERA_FIELD_NUMBER: builtins.int
     SYMMETRY_FIELD_NUMBER: builtins.int
     EER_FRACTIONS_FIELD_NUMBER: builtins.int
@@ -229,6 +239,24 @@ class SessionParameters(google.protobuf.message.Message):
     """Seed of every random choice."""
     until: builtins.str
     """Last stage to run: "preprocess" or "class2d"; empty means all."""
+    picker: builtins.str
+    """Picker by its name, e.g. "blob" or "template"; empty means "blob"."""
+    picker_min_distance_diameters: builtins.float
+    """Least distance between picks, in diameters; 0 means the picker's own."""
+    picker_max_picks: builtins.int
+    """Most picks in one micrograph, the best ones; 0 means 4000."""
+    picker_score_min: builtins.float
+    """Least score (normalised cross-correlation); unset means as found from each micrograph."""
+    picker_power_min: builtins.float
+    """Least power score, in standard deviations of the micrograph's."""
+    picker_power_max: builtins.float
+    """Greatest power score, in standard deviations of the micrograph's."""
+    picker_templates_path: builtins.str
+    """Templates of the template picker: absolute path of class averages (.mrcs) or of a volume (.mrc)."""
+    picker_lowpass_angstrom: builtins.float
+    """Templates are low-passed to this resolution, Å; 0 means 20."""
+    picker_angular_step_degrees: builtins.float
+    """Step of the templates' in-plane rotation, degrees; 0 means 5."""
     camera: builtins.str
     """Camera, for the GPU memory a job needs: "k2", "k2-super-resolution", "k3", "k3-super-resolution", "falcon3", "falcon4",
     "falcon4-eer"; empty means unknown.
@@ -249,6 +277,10 @@ class SessionParameters(google.protobuf.message.Message):
     """Exposure of the whole movie, e/Å², in place of that of one frame."""
     load_crop: builtins.int
     """Fourier-cropping of movies when they are read: 2 halves each side, 1 keeps it; 0 means 2 for super-resolution, else 1."""
+    @property
+    def picker_shapes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Shapes that the blob picker starts from: "circle", "ellipse", "ring"; empty means circle and ring."""
+
     def __init__(
         self,
         *,
@@ -272,6 +304,16 @@ class SessionParameters(google.protobuf.message.Message):
         class_max_resolution_angstrom: builtins.float = ...,
         seed: builtins.int = ...,
         until: builtins.str = ...,
+        picker: builtins.str = ...,
+        picker_shapes: collections.abc.Iterable[builtins.str] | None = ...,
+        picker_min_distance_diameters: builtins.float = ...,
+        picker_max_picks: builtins.int = ...,
+        picker_score_min: builtins.float | None = ...,
+        picker_power_min: builtins.float | None = ...,
+        picker_power_max: builtins.float | None = ...,
+        picker_templates_path: builtins.str = ...,
+        picker_lowpass_angstrom: builtins.float = ...,
+        picker_angular_step_degrees: builtins.float = ...,
         camera: builtins.str = ...,
         symmetry: builtins.str = ...,
         eer_fractions: builtins.int = ...,
@@ -282,14 +324,20 @@ class SessionParameters(google.protobuf.message.Message):
         total_dose_e_per_angstrom2: builtins.float | None = ...,
         load_crop: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "pixel_size_angstrom", b"pixel_size_angstrom", "spherical_aberration_mm", b"spherical_aberration_mm", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "voltage_kv", b"voltage_kv"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "camera", b"camera", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "eer_fractions", b"eer_fractions", "eer_upsampling", b"eer_upsampling", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "gain_sense", b"gain_sense", "load_crop", b"load_crop", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "pixel_size_angstrom", b"pixel_size_angstrom", "read_bzip2", b"read_bzip2", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "symmetry", b"symmetry", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_picker_power_max", b"_picker_power_max", "_picker_power_min", b"_picker_power_min", "_picker_score_min", b"_picker_score_min", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "picker_power_max", b"picker_power_max", "picker_power_min", b"picker_power_min", "picker_score_min", b"picker_score_min", "pixel_size_angstrom", b"pixel_size_angstrom", "spherical_aberration_mm", b"spherical_aberration_mm", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "voltage_kv", b"voltage_kv"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_picker_power_max", b"_picker_power_max", "_picker_power_min", b"_picker_power_min", "_picker_score_min", b"_picker_score_min", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "camera", b"camera", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "eer_fractions", b"eer_fractions", "eer_upsampling", b"eer_upsampling", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "gain_sense", b"gain_sense", "load_crop", b"load_crop", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "picker", b"picker", "picker_angular_step_degrees", b"picker_angular_step_degrees", "picker_lowpass_angstrom", b"picker_lowpass_angstrom", "picker_max_picks", b"picker_max_picks", "picker_min_distance_diameters", b"picker_min_distance_diameters", "picker_power_max", b"picker_power_max", "picker_power_min", b"picker_power_min", "picker_score_min", b"picker_score_min", "picker_shapes", b"picker_shapes", "picker_templates_path", b"picker_templates_path", "pixel_size_angstrom", b"pixel_size_angstrom", "read_bzip2", b"read_bzip2", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "symmetry", b"symmetry", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_amplitude_contrast", b"_amplitude_contrast"]) -> typing.Literal["amplitude_contrast"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2"]) -> typing.Literal["dose_per_frame_e_per_angstrom2"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2"]) -> typing.Literal["eer_dose_per_fraction_e_per_angstrom2"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_picker_power_max", b"_picker_power_max"]) -> typing.Literal["picker_power_max"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_picker_power_min", b"_picker_power_min"]) -> typing.Literal["picker_power_min"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_picker_score_min", b"_picker_score_min"]) -> typing.Literal["picker_score_min"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_pixel_size_angstrom", b"_pixel_size_angstrom"]) -> typing.Literal["pixel_size_angstrom"] | None: ...
     @typing.overload
