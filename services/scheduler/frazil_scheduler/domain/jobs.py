@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, func, insert, select, update
 
 from frazil import jobs as declarations
 from frazil.api.session.v1 import session_pb2
@@ -39,6 +40,15 @@ def lane_of(declaration: declarations.JobType, compute: session_pb2.ComputeResou
     return lanes[declaration.lane_role] or "default"
 
 
+def gpus_of(declaration: declarations.JobType, compute: session_pb2.ComputeResources) -> Sequence[str]:
+    """Return the GPUs and slots to which a session binds a job type; empty means its whole lane."""
+    return {
+        declarations.LaneRole.PREPROCESSING: compute.preprocessing_gpus,
+        declarations.LaneRole.RECONSTRUCTION: compute.reconstruction_gpus,
+        declarations.LaneRole.AUXILIARY: compute.auxiliary_gpus,
+    }[declaration.lane_role]
+
+
 def workload_of(parameters: session_pb2.SessionParameters) -> declarations.Workload:
     """Return what the memory of a session's jobs depends on."""
     return declarations.Workload(
@@ -50,28 +60,48 @@ def create(tx: Transaction, session: RowMapping) -> None:
     """Make a session's jobs, at the end of the queue."""
     parameters = session_pb2.SessionParameters.FromString(session["parameters"])
     compute = session_pb2.ComputeResources.FromString(session["compute"])
-    workload = workload_of(parameters)
-    sequence: int = tx.scalar(select(tables.meta.c.job_sequence))
-    for number, name in enumerate(plan(parameters, compute), start=1):
-        sequence += 1
-        declaration = declarations.load(name)
-        preprocessing = declaration.lane_role is declarations.LaneRole.PREPROCESSING
-        row = {
-            "job_id": f"{session['session_id']}-{name}-{number}",
-            "sequence": sequence,
-            "session_id": session["session_id"],
-            "job_type": name,
-            "lane": lane_of(declaration, compute),
-            "program": declaration.program,
-            "gpu_memory_min_mib": declaration.gpu_memory_min_mib(workload),
-            "cpu_memory_min_mib": declaration.cpu_memory_min_mib,
-            "indefinite": declaration.hold is declarations.Hold.UNTIL_PAUSED,
-            "drain_seconds": limits.DRAIN_PREPROCESSING_SECONDS if preprocessing else limits.DRAIN_RECONSTRUCTION_SECONDS,
-            "state": "WAITING",
-        }
-        tx.run(insert(tables.job).values(**row))
-        _changed(tx, row["job_id"], session["session_id"], "WAITING")
+    for name in plan(parameters, compute):
+        add(tx, session, name)
+
+
+def add(
+    tx: Transaction,
+    session: RowMapping,
+    job_type: str,
+    *,
+    lane: str = "",
+    gpus: Sequence[str] = (),
+    priority: int | None = None,
+    parameters: Mapping[str, str] | None = None,
+) -> str:
+    """Put a new job of a session at the end of the queue and return its identity; what is not given is the session's."""
+    compute = session_pb2.ComputeResources.FromString(session["compute"])
+    declaration = declarations.load(job_type)
+    sequence: int = tx.scalar(select(tables.meta.c.job_sequence)) + 1
     tx.run(update(tables.meta).values(job_sequence=sequence))
+    number = 1 + tx.scalar(select(func.count()).select_from(tables.job).where(_job.session_id == session["session_id"]))
+    workload = workload_of(session_pb2.SessionParameters.FromString(session["parameters"]))
+    preprocessing = declaration.lane_role is declarations.LaneRole.PREPROCESSING
+    row = {
+        "job_id": f"{session['session_id']}-{job_type}-{number}",
+        "sequence": sequence,
+        "session_id": session["session_id"],
+        "job_type": job_type,
+        "lane": lane or lane_of(declaration, compute),
+        "program": declaration.program,
+        "gpu_memory_min_mib": declaration.gpu_memory_min_mib(workload),
+        "cpu_memory_min_mib": declaration.cpu_memory_min_mib,
+        "indefinite": declaration.hold is declarations.Hold.UNTIL_PAUSED,
+        "priority": compute.priority if priority is None else priority,
+        "gpus": "\n".join(gpus or gpus_of(declaration, compute)),
+        "parameters": json.dumps(dict(parameters), sort_keys=True) if parameters else "",
+        "drain_seconds": limits.DRAIN_PREPROCESSING_SECONDS if preprocessing else limits.DRAIN_RECONSTRUCTION_SECONDS,
+        "state": "WAITING",
+        "state_ns": tx.wall_ns,
+    }
+    tx.run(insert(tables.job).values(**row))
+    _changed(tx, row["job_id"], session["session_id"], "WAITING")
+    return str(row["job_id"])
 
 
 def find(tx: Transaction, job_id: str) -> RowMapping | None:
@@ -88,6 +118,8 @@ def set_state(tx: Transaction, row: RowMapping, state: str, **values: Any) -> No
     """Bring a job into a state."""
     if state != "STOPPING":
         values["stop_to"] = ""
+    if state != row["state"]:
+        values |= {"state_ns": tx.wall_ns, "stalled": False}
     tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(state=state, **values))
     _changed(tx, row["job_id"], row["session_id"], state)
 
@@ -100,16 +132,24 @@ def set_reason(tx: Transaction, row: RowMapping, reason: str) -> None:
 
 
 def set_progress(tx: Transaction, row: RowMapping, progress: str) -> None:
-    """Keep the worker's sentence."""
+    """Keep the worker's sentence; a new one is progress."""
     if row["progress"] != progress:
-        tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(progress=progress))
+        tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(progress=progress, **_moves(tx, row)))
         tx.changed_jobs.setdefault(row["job_id"], "job_progress")
 
 
 def note_progress(tx: Transaction, row: RowMapping) -> None:
     """Something was achieved under the newest lease: earlier deaths no longer count."""
-    if row["failures_in_row"] or not row["progressed"]:
-        tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(failures_in_row=0, progressed=True))
+    news = row["failures_in_row"] or row["stalled"] or not row["progressed"]
+    if news or tx.mono - row["progress_mono"] >= limits.PROGRESS_NOTED_SECONDS:
+        values = {"failures_in_row": 0, "progressed": True, **_moves(tx, row)}
+        tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(**values))
+
+
+def _moves(tx: Transaction, row: RowMapping) -> dict[str, Any]:
+    if row["stalled"]:
+        tx.changed_jobs.setdefault(row["job_id"], "job_progress")
+    return {"progress_mono": tx.mono, "stalled": False}
 
 
 def distrusted(tx: Transaction, row: RowMapping, why: str) -> None:
@@ -127,7 +167,7 @@ def runs(tx: Transaction, job_id: str, epoch: int) -> None:
     """The job's newest lease is held."""
     row = find(tx, job_id)
     if row is not None and row["epoch"] == epoch and row["state"] in ("STARTING", "WAITING"):
-        set_state(tx, row, "RUNNING", reason="")
+        set_state(tx, row, "RUNNING", reason="", progress_mono=tx.mono, running_mono=tx.mono)
 
 
 def released(tx: Transaction, job_id: str, epoch: int, effect: JobReleased) -> None:

@@ -39,7 +39,7 @@ def timestamp(nanoseconds: int) -> Timestamp | None:
 def session_record(row: RowMapping) -> session_pb2.Session:
     """Return a session."""
     scan = session_pb2.ScanStatus.FromString(row["scan"])
-    problems = [row["disk_problem"], row["outcome_problem"], row["job_problem"], scan.problem]
+    problems = [row["disk_problem"], row["outcome_problem"], row["job_problem"], scan.problem, scan.omission]
     return session_pb2.Session(
         session_id=row["session_id"],
         name=row["name"],
@@ -116,6 +116,14 @@ def job_record(tx: Transaction, row: RowMapping) -> scheduler_pb2.Job:
         lease=lease_record(lease) if lease is not None else None,
         progress=row["progress"],
         failures=row["failures"],
+        priority=row["priority"],
+        indefinite=row["indefinite"],
+        parked=row["parked"],
+        gpus=row["gpus"].splitlines(),
+        gpu_memory_min_mib=row["gpu_memory_min_mib"],
+        state_time=timestamp(row["state_ns"]),
+        stalled=row["stalled"],
+        parameters=json.loads(row["parameters"] or "{}"),
     )
 
 
@@ -128,6 +136,8 @@ def slot_record(row: RowMapping, lease: RowMapping | None) -> scheduler_pb2.GpuS
         device_name=row["device_name"],
         memory_mib=row["memory_mib"],
         quarantined=row["quarantined"],
+        drained=row["drained"],
+        handoff_session_id=row["handoff_session_id"],
         lease=lease_record(lease) if lease is not None else None,
     )
 

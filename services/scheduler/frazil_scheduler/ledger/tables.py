@@ -103,6 +103,7 @@ exposure = Table(
     _count("resource_failures"),
     _count("infra_failures"),
     _seconds("not_before_mono"),
+    _text("failed_on"),  # GPUs on which it is not tried again while there is another, one a line
     _text("failure"),
     _bytes("file"),
     _bytes("metadata"),
@@ -189,6 +190,7 @@ job = Table(
     _flag("stalled"),
     _count("state_ns"),  # since when it is in its state
     _seconds("progress_mono"),  # when it last made progress
+    _seconds("running_mono"),  # since when it runs
 )
 
 node = Table(
@@ -258,6 +260,16 @@ Index(
     unique=True,
     sqlite_where=text("NOT released"),
     postgresql_where=text("NOT released"),
+)
+
+gpu_fault = Table(
+    "gpu_fault",
+    metadata,
+    Column("number", Counter, primary_key=True, autoincrement=True),
+    _text("gpu_uuid"),
+    _text("job_id"),  # that died of it
+    _count("xid"),
+    _seconds("seen_mono"),
 )
 
 checkpoint = Table(

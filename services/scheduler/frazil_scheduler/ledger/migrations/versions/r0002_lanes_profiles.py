@@ -48,6 +48,15 @@ def upgrade() -> None:
         sa.Column("saved_ns", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.create_table(
+        "gpu_fault",
+        sa.Column("number", _COUNTER, autoincrement=True, nullable=False),
+        sa.Column("gpu_uuid", sa.String(), nullable=False),
+        sa.Column("job_id", sa.String(), nullable=False),
+        sa.Column("xid", sa.BigInteger(), nullable=False),
+        sa.Column("seen_mono", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+    )
     for table, column in (
         ("session", _bytes("compute_next")),
         ("session", _bytes("slot_switch")),
@@ -58,7 +67,9 @@ def upgrade() -> None:
         ("job", _flag("parked")),
         ("job", _flag("stalled")),
         ("job", _count("state_ns")),
-        ("job", sa.Column("progress_mono", sa.Float(), nullable=False, server_default="0")),
+        ("job", _seconds("progress_mono")),
+        ("job", _seconds("running_mono")),
+        ("exposure", _text("failed_on")),
         ("node", _text("cluster_job_name")),
         ("slot", _text("drained")),
         ("slot", _text("handoff_session_id")),
@@ -72,6 +83,10 @@ def _text(name: str) -> sa.Column[str]:
 
 def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger(), nullable=False, server_default="0")
+
+
+def _seconds(name: str) -> sa.Column[float]:
+    return sa.Column(name, sa.Float(), nullable=False, server_default="0")
 
 
 def _flag(name: str) -> sa.Column[bool]:
