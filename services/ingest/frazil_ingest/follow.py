@@ -22,6 +22,7 @@ from frazil.api.exposure.v1.exposure_pb2 import (
 from frazil.api.exposure.v1.exposure_pb2_grpc import ExposureServiceStub
 from frazil.api.session.v1.session_pb2 import ListSessionsRequest, ReportScanRequest, ScanStatus, Session
 from frazil.api.session.v1.session_pb2_grpc import SessionServiceStub
+from frazil.io.movie_check import MovieChecker
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil.rpc.convert import metadata_to_message
 from frazil.rpc.errors import from_rpc_error
@@ -131,7 +132,8 @@ class Ingest:
             low = min(high, low * 2)
 
     async def _scan(self, session: Session) -> None:
-        scanner = SessionScanner(session.parameters, self._clock, self._settings.patience)
+        checker = MovieChecker()
+        scanner = SessionScanner(session.parameters, self._clock, self._settings.patience, checker.check)
         scanner.restore([exposure async for exposure in self._registered(session)])
         self._log.info("session_followed", folder=session.parameters.movie_folder)
         thread = ThreadPoolExecutor(1, "sweep")
@@ -149,6 +151,7 @@ class Ingest:
                 await asyncio.sleep(self.interval(scanner.status(), spent))
         finally:
             thread.shutdown(wait=False, cancel_futures=True)
+            checker.close()
 
     def interval(self, status: ScanStatus, sweep_seconds: float) -> float:
         """Return the seconds until the next sweep: short while movies arrive, longer in a quiet or a slow folder."""

@@ -10,13 +10,14 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, MovieFile
 from frazil.api.session.v1.session_pb2 import ScanStatus, SessionParameters
 from frazil.io.metadata import find_companion, read_metadata
-from frazil.io.movies import Completeness, structure_complete
+from frazil.io.movies import Completeness, holds_events, structure_complete
 from frazil.model.optics import MovieMetadata
 from frazil_ingest import selection
 from frazil_ingest.settling import FrameExpectation, Look, Patience, Sighting, Signature, Verdict, judge
@@ -25,7 +26,16 @@ from frazil_ingest.walk import FolderWalk, UnreachableError
 _FULL_RESCAN_SECONDS = 60.0  # how often every registered movie is looked at for a change of its content
 _FULL_RESCAN_SHARE = 20.0  # and at most 1/20 of the time goes into it
 _VANISHED_MAX = 10  # more movies than this, and half of all, do not vanish one by one
+_OMISSIONS_NAMED = 3
 _NO_COMPANION = "none found"  # what frazil.io.metadata says under "companion"
+
+
+class CheckStructure(Protocol):
+    """Says whether a movie is whole; raises only what the file system raises."""
+
+    def __call__(self, path: Path, *, opt_in: bool = False) -> Completeness:
+        """Check one file."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +64,15 @@ class _Memory:
 class SessionScanner:
     """Sweeps one session's folder. One thread at a time may call it; `clock` gives monotonic seconds."""
 
-    def __init__(self, parameters: SessionParameters, clock: Callable[[], float], patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        parameters: SessionParameters,
+        clock: Callable[[], float],
+        patience: Patience | None = None,
+        check: CheckStructure = structure_complete,
+    ) -> None:
         self._parameters = parameters
+        self._check = check
         self._clock = clock
         self._patience = patience or Patience()
         self._root = Path(parameters.movie_folder)
@@ -68,6 +85,7 @@ class SessionScanner:
         self._full_at = clock()
         self._problem = ""
         self._foreign: dict[str, int] = {}
+        self._skipped: dict[str, str] = {}  # files that the last sweep could not look at, and why
         self._log = structlog.get_logger()
 
     def restore(self, exposures: Iterable[Exposure]) -> None:
@@ -80,7 +98,7 @@ class SessionScanner:
             if file.defect:
                 memory.doubtful.add(file.relative_path)
             else:
-                self._frames.learn(file.frame_count)
+                self._learn(file)
             self._companions_seen |= exposure.metadata.provenance.get("companion", _NO_COMPANION) != _NO_COMPANION
 
     def status(self) -> ScanStatus:
@@ -97,7 +115,18 @@ class SessionScanner:
             files_settling=len(memory.settling),
             seconds_since_change=max(0.0, self._clock() - self._changed_at),
             problem=problem,
+            omission=self._omission(),
         )
+
+    def _omission(self) -> str:
+        """Say what is missing because it cannot be read; empty when nothing is."""
+        folders = {f"the folder {path}": why for path, why in self._walk.unreadable.items()}
+        left_out = [f"{_printable(path)} ({why.rstrip('.')})" for path, why in {**folders, **self._skipped}.items()]
+        if not left_out:
+            return ""
+        listed = ", ".join(left_out[:_OMISSIONS_NAMED])
+        more = f" and {len(left_out) - _OMISSIONS_NAMED:,} more" if len(left_out) > _OMISSIONS_NAMED else ""
+        return f"Left out because it cannot be read: {listed}{more}. It is processed as soon as it can be read."
 
     def sweep(self) -> list[MovieFound]:
         """Look at the folder once and return the movies to register; call `registered` for those that were.
@@ -107,6 +136,7 @@ class SessionScanner:
         started = self._clock()
         full = started >= self._full_at
         try:
+            self._skipped = {}
             paths = self._candidates(self._walk.files(fresh=full))
             if self._memory.registered and not paths:
                 raise UnreachableError(f"The movie folder {self._root} is empty although it held movies: check its mount.")
@@ -135,7 +165,11 @@ class SessionScanner:
         elif movie.file.defect:
             memory.defective.add(path)
         else:
-            self._frames.learn(movie.file.frame_count)
+            self._learn(movie.file)
+
+    def _learn(self, file: MovieFile) -> None:
+        if not holds_events(file.relative_path):
+            self._frames.learn(file.frame_count)
 
     # ------------------------------------------------------------------------------------------------------- the folder
     def _candidates(self, paths: list[str]) -> dict[str, None]:
@@ -144,7 +178,7 @@ class SessionScanner:
         kept: dict[str, None] = {}
         foreign: dict[str, int] = {}
         for path in paths:
-            if selection.is_candidate(path, self._parameters.movie_glob):
+            if selection.is_candidate(path, self._parameters.movie_glob, opt_in=self._parameters.read_bzip2):
                 if not _encodable(path):
                     self._complain(path, "Its name is not valid UTF-8 and cannot be recorded; rename it.")
                 elif str(self._root / path) not in own:
@@ -161,7 +195,8 @@ class SessionScanner:
         for path in [path for path in memory.settling if path not in paths]:
             del memory.settling[path]
             self._changed_at = self._clock()
-        known = memory.registered.keys() - memory.doubtful
+        hidden = tuple(f"{folder}/" for folder in self._walk.unreadable)
+        known = {path for path in memory.registered.keys() - memory.doubtful if not path.startswith(hidden)}
         vanished = {path for path in known if path not in paths}
         if len(vanished) > max(_VANISHED_MAX, len(known) // 2):
             vanished = set()  # a mount or a mover took them: that says nothing about any one movie
@@ -228,6 +263,7 @@ class SessionScanner:
             frame_count=info.frame_count if info else None,
             companion_missing=completeness.complete and self._companion_missing(movie),
             chosen_by_glob=bool(self._parameters.movie_glob),
+            frames_vary=info is not None and info.rendering is not None,
         )
         verdict = judge(look, sighting.stable_seconds(now), self._patience, self._frames)
         if verdict is Verdict.WAIT:
@@ -255,7 +291,7 @@ class SessionScanner:
 
     def _completeness(self, movie: Path) -> Completeness:
         try:
-            return structure_complete(movie)
+            return self._check(movie, opt_in=self._parameters.read_bzip2)
         except PermissionError:
             return Completeness(complete=False, sentence=f"{movie.name} may not be read: permission denied.")
 
@@ -285,10 +321,16 @@ class SessionScanner:
         return Path(self._parameters.metadata_folder) if self._parameters.metadata_folder else None
 
     def _complain(self, path: str, sentence: str) -> None:
-        """Say once in the log what is wrong with a file."""
+        """Tell the scheduler, and once the log, what is wrong with a file."""
+        self._skipped[path] = sentence
         if path not in self._memory.complained:
             self._memory.complained.add(path)
             self._log.warning("movie_skipped", file=repr(path), sentence=sentence)
+
+
+def _printable(path: str) -> str:
+    """Return a path as text that can be sent, whatever bytes its name is made of."""
+    return path.encode("utf-8", errors="backslashreplace").decode()
 
 
 def _encodable(path: str) -> bool:

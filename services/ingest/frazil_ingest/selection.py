@@ -9,7 +9,7 @@ from frazil.io.movie_glob import matches
 from frazil.io.movies import is_movie_name
 
 # Formats of movies that this version cannot read; a folder with nothing else deserves a sentence.
-_FOREIGN_SUFFIXES = frozenset({".eer", ".dm3", ".dm4", ".bz2", ".gz", ".zst"})
+_FOREIGN_SUFFIXES = frozenset({".dm3", ".dm4", ".bz2", ".gz", ".zst"})
 _TEMPORARY = re.compile(r"^[.~]|(\.tmp|\.temp|\.part|\.partial|\.filepart|\.crdownload|~)(\.|$)|downloading", re.IGNORECASE)
 
 
@@ -18,10 +18,13 @@ def is_temporary_name(name: str) -> bool:
     return bool(_TEMPORARY.search(name))
 
 
-def is_candidate(relative_path: str, glob: str = "") -> bool:
-    """Say whether a file may be a movie: of a readable format, not temporary, and matched by the session's glob."""
+def is_candidate(relative_path: str, glob: str = "", *, opt_in: bool = False) -> bool:
+    """Say whether a file may be a movie: of a readable format, not temporary, and matched by the session's glob.
+
+    `opt_in`: the session also asks for the formats that are read only then.
+    """
     name = PurePosixPath(relative_path).name
-    return is_movie_name(name) and not is_temporary_name(name) and matches(glob, relative_path)
+    return is_movie_name(name, opt_in=opt_in) and not is_temporary_name(name) and matches(glob, relative_path)
 
 
 def is_foreign(name: str) -> bool:

@@ -64,6 +64,7 @@ class Look:
     frame_count: int | None  # None: no header
     companion_missing: bool = False  # and it is needed
     chosen_by_glob: bool = False  # the person asked for this file
+    frames_vary: bool = False  # raw frames of an exposure, whose number is not the same in every movie
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ def judge(look: Look, stable_seconds: float, patience: Patience, expected: Frame
         return Verdict.REGISTER_DEFECTIVE if look.frame_count != 1 or look.chosen_by_glob else Verdict.IGNORE
     if look.frame_count == 1:  # an image of the atlas, a preview, a gain reference
         return Verdict.REGISTER_DEFECTIVE if look.chosen_by_glob else Verdict.IGNORE
-    if expected.misses(look.frame_count) and not given_up:
+    if not look.frames_vary and expected.misses(look.frame_count) and not given_up:
         return Verdict.WAIT
     if look.companion_missing and stable_seconds < patience.companion_seconds:
         return Verdict.WAIT

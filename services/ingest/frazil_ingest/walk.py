@@ -34,16 +34,17 @@ class FolderWalk:
     """Lists every file below `root`, by path relative to it. Links to folders are followed, each folder once."""
 
     root: Path
+    unreadable: dict[str, str] = field(default_factory=dict)  # subfolders of the last listing, and why
     _known: dict[str, _Folder] = field(default_factory=dict)
-    _complained: set[str] = field(default_factory=set)
 
     def files(self, *, fresh: bool = False) -> list[str]:
         """Return the files; `fresh` reads every folder again, whatever its time says.
 
-        A subfolder that may not be read is left out, with one line in the log. Raises UnreachableError when the root
-        cannot be read or the file system fails.
+        A subfolder that may not be read is left out and noted in `unreadable`. Raises UnreachableError when the root cannot
+        be read or the file system fails.
         """
         visited: set[tuple[int, int]] = set()
+        known_unreadable, self.unreadable = self.unreadable, {}
         listed: dict[str, _Folder] = {}
         found: list[str] = []
         real, links = deque([""]), deque[str]()
@@ -57,6 +58,10 @@ class FolderWalk:
             real.extend(_join(relative, name) for name in folder.folders)
             links.extend(_join(relative, name) for name in folder.links)
         self._known = listed
+        for relative in self.unreadable.keys() - known_unreadable.keys():
+            structlog.get_logger().warning(
+                "folder_unreadable", folder=str(self.root / relative), sentence=self.unreadable[relative]
+            )
         return found
 
     def _list(self, relative: str, visited: set[tuple[int, int]], *, fresh: bool) -> _Folder | None:
@@ -77,9 +82,8 @@ class FolderWalk:
         except OSError as error:
             if not relative or error.errno in _UNREACHABLE:
                 raise UnreachableError(f"The movie folder {path} cannot be read: {error.strerror}.") from error
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR) and relative not in self._complained:
-                self._complained.add(relative)
-                structlog.get_logger().warning("folder_unreadable", folder=str(path), sentence=error.strerror)
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                self.unreadable[relative] = error.strerror or str(error)
             return None
 
 

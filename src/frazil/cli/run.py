@@ -152,6 +152,9 @@ def _write_results(client: Client, session_id: str, output: Path) -> tuple[Sessi
         clipped(f"{job.job_type} failed: {job.reason}") for job in client.jobs(session_id) if job.state == Job.STATE_FAILED
     ]
     summary = summary_lines(snapshot, exported)
+    omission = client.get_session(session_id).scan.omission
+    if omission:
+        failed.append(omission.rstrip("."))
     print("\nNot complete: " + "; ".join(failed) if failed else "\nDone." if done else "\nNo movie could be processed.")
     print("\n".join(summary), flush=True)
     return (snapshot, summary) if done and not failed else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import pytest
 import tifffile
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, MovieFile
+from frazil.io.movies import Completeness, structure_complete
+from frazil.simulator.eer import encode_eer
+from frazil_ingest.scanner import SessionScanner
 
 Bench = Callable[..., Any]
 Movie = Callable[..., bytes]
@@ -289,27 +293,74 @@ def test_unreadable_subfolder_does_not_hide_the_others(
     monkeypatch.setattr(os, "scandir", guarded)
     b.run(5)
     assert b.names() == ["good.mrc"]
-    assert b.scanner.status().problem == ""
+    status = b.scanner.status()
+    assert status.problem == ""  # the rest of the folder is processed
+    assert status.omission == (
+        "Left out because it cannot be read: the folder secret (Permission denied). It is processed as soon as it can be read."
+    )
+    monkeypatch.setattr(os, "scandir", scandir)
+    (b.root / "secret" / "late.mrc").write_bytes(movie_bytes())
+    b.run(8)
+    assert b.names() == ["good.mrc", "secret/late.mrc"]
+    assert b.scanner.status().omission == ""
 
 
-def test_parser_that_breaks_on_one_file_does_not_hide_the_others(
+def test_movies_whose_folder_becomes_unreadable_are_not_called_gone(
     bench: Bench, movie_bytes: Movie, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     b = bench()
+    (b.root / "square").mkdir()
+    for name in ("good.mrc", "square/a.mrc"):
+        (b.root / name).write_bytes(movie_bytes())
+    b.run(8)
+    scandir = os.scandir
+
+    def guarded(path: Path) -> Any:
+        if Path(path).name == "square":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    os.utime(b.root / "square")  # so that it is listed anew
+    assert b.run(90) == []
+    assert "the folder square (Permission denied)" in b.scanner.status().omission
+
+
+def test_eer_movies_need_not_have_equally_many_raw_frames(bench: Bench) -> None:
+    b = bench()
+    nothing = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    for number in range(7):
+        (b.root / f"{number}.eer").write_bytes(encode_eer([nothing] * (20 if number < 6 else 17), (32, 32)))
+        b.run(6)
+    assert b.names() == [f"{number}.eer" for number in range(7)]
+    assert b.found[-1].file.frame_count == 17
+
+
+def test_bzip2_is_taken_up_only_where_the_session_says_so(bench: Bench, movie_bytes: Movie) -> None:
+    b = bench()
+    (b.root / "a.mrc.bz2").write_bytes(bz2.compress(movie_bytes(frames=4)))
+    b.run(10)
+    assert b.names() == []
+    assert "1 .bz2" in b.scanner.status().problem
+    b = bench(read_bzip2=True)
+    b.run(10)
+    assert [(movie.file.relative_path, movie.file.frame_count) for movie in b.found] == [("a.mrc.bz2", 4)]
+
+
+def test_parser_that_breaks_on_one_file_does_not_hide_the_others(bench: Bench, movie_bytes: Movie) -> None:
+    b = bench()
     for name in ("bad.mrc", "good.mrc"):
         (b.root / name).write_bytes(movie_bytes())
-    from frazil_ingest import scanner
 
-    check = scanner.structure_complete
-
-    def breaking(path: Path) -> Any:
+    def breaking(path: Path, *, opt_in: bool = False) -> Completeness:
         if path.name == "bad.mrc":
             raise MemoryError
-        return check(path)
+        return structure_complete(path, opt_in=opt_in)
 
-    monkeypatch.setattr(scanner, "structure_complete", breaking)
+    b.scanner = SessionScanner(b.parameters, b.clock, check=breaking)
     b.run(5)
     assert b.names() == ["good.mrc"]
+    assert "bad.mrc (Looking at it failed: MemoryError())" in b.scanner.status().omission
 
 
 def test_default_selection_takes_movies_only(bench: Bench, movie_bytes: Movie) -> None:

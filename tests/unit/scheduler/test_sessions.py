@@ -9,7 +9,7 @@ from frazil.api.session.v1 import session_pb2
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import limits, nodes, sessions, workers
-from frazil_scheduler.ledger import tables
+from frazil_scheduler.ledger import records, tables
 from model.world import World
 from unit.scheduler.stories import job, notices, session, up
 
@@ -264,3 +264,6 @@ def test_a_scan_is_told_when_something_has_happened_not_with_every_sweep(world: 
     assert [report(sweeps=n, files_seen=3, seconds_since_change=float(n)) for n in range(2, 6)] == [0, 0, 0, 0]
     assert report(sweeps=6, files_seen=4) == 1
     assert report(sweeps=7, files_seen=4, problem="The folder is gone.") == 1
+    assert report(sweeps=8, files_seen=4, omission="A folder cannot be read.") == 1
+    (row,) = world.rows(tables.session)
+    assert records.session_record(row).state_reason == "A folder cannot be read."

@@ -128,7 +128,7 @@ def report_scan(tx: Transaction, request: session_pb2.ReportScanRequest) -> None
     if _news(before) != _news(request.scan):
         values["changes"] = _session.changes + 1
     tx.run(update(tables.session).where(_session.session_id == row["session_id"]).values(**values))
-    if before.problem != request.scan.problem:
+    if (before.problem, before.omission) != (request.scan.problem, request.scan.omission):
         tx.changed_sessions[row["session_id"]] = "session_attention"
 
 

@@ -1,8 +1,8 @@
 """Movies of every format, by file name: header, completeness, frames.
 
-The folder is the registry: a module here that is not private offers `NAME`, `SUFFIXES`, `OPT_IN`, `read_info`,
-`check_structure` and `iterate_frames` (see `MovieFormat`), and nothing else need be told. Importing this package and
-checking structures needs no numpy; reading frames does.
+The folder is the registry: a module here that is not private offers `NAME`, `SUFFIXES`, `OPT_IN`, `EVENTS`,
+`read_info`, `check_structure` and `iterate_frames` (see `MovieFormat`), and nothing else need be told. Importing this
+package and checking structures needs no numpy; reading frames does.
 
 Frames come in the dtype they are stored in (4-bit pixels as uint8, events as counts): conversion is left to the device.
 """
@@ -27,6 +27,7 @@ __all__ = [
     "MovieInfo",
     "Rendering",
     "formats",
+    "holds_events",
     "is_movie_name",
     "open_movie",
     "read_frames",
@@ -51,6 +52,12 @@ def is_movie_name(path: Path | str, *, opt_in: bool = False) -> bool:
     """Say whether a file's name is that of a movie we can read; `opt_in`: also of those read only where asked for."""
     found = _format_named(Path(path).name)
     return found is not None and (opt_in or not found.OPT_IN)
+
+
+def holds_events(path: Path | str) -> bool:
+    """Say whether a file's name is that of a movie of electron events (EER)."""
+    found = _format_named(Path(path).name)
+    return found is not None and found.EVENTS
 
 
 def read_info(path: Path | str, *, opt_in: bool = False) -> MovieInfo:

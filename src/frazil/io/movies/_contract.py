@@ -74,6 +74,7 @@ class MovieFormat(Protocol):
     NAME: str
     SUFFIXES: tuple[str, ...]
     OPT_IN: bool  # read only where a session asks for it
+    EVENTS: bool  # electrons, to be rendered: the number of raw frames differs a little from movie to movie
 
     def read_info(self, path: Path) -> MovieInfo:
         """Read the header only. Raises InputError for a file that is not this format or exceeds the limits."""

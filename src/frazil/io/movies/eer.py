@@ -27,6 +27,7 @@ from frazil.model.errors import InputError
 NAME = "EER"
 SUFFIXES = (".eer",)
 OPT_IN = False
+EVENTS = True
 
 _FIXED_CODES = {65000: (8, 2, 2), 65001: (7, 2, 2)}
 _PROTOTYPE, _TAGGED_CODES = 65000, 65002

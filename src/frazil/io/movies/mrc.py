@@ -24,6 +24,7 @@ from frazil.model.errors import InputError
 NAME = "MRC"
 SUFFIXES = (".mrc", ".mrcs")
 OPT_IN = False
+EVENTS = False
 
 HEADER_BYTES = 1024
 _MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float16", 101: "uint8"}

@@ -17,6 +17,7 @@ from frazil.model.errors import InputError
 NAME = "MRC in bzip2"
 SUFFIXES = (".mrc.bz2", ".mrcs.bz2")
 OPT_IN = True
+EVENTS = False
 
 _END_MARK = 0x177245385090  # the 48 bits, then 32 of checksum and up to 7 of padding, with which a bzip2 stream ends
 _END_BYTES = 12

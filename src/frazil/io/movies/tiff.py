@@ -15,6 +15,7 @@ from frazil.io.movies._tiff_page import NONE, Page, read_page
 NAME = "TIFF"
 SUFFIXES = (".tif", ".tiff")
 OPT_IN = False
+EVENTS = False
 
 _COMPRESSED_TAIL_BYTES, _PLAIN_TAIL_BYTES = 4096, 65_536
 _UNUSED_MIN_BYTES = 256  # fewer zeros may be padding
