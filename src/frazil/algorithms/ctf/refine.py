@@ -28,7 +28,7 @@ _SMALL_STEP_ANGSTROM = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """A refined CTF, the squared signal over noise of the rings as a whole, and the mean defocus's standard deviation, Å."""
+    """A refined CTF; squared signal over noise of its rings, less what the priors hold against it; sigma of the defocus, Å."""
 
     at: Start
     significance: float
@@ -65,7 +65,7 @@ class _Problem:
         precision = 1.0 / self.sigma**2
         away = p - self.centre
         square = _ASTIGMATISM_SCALE**2 + p[1] ** 2 + p[2] ** 2
-        cost = float(precision @ away**2) + 3.0 * float(np.log(square))
+        cost = float(precision @ away**2) + 3.0 * float(np.log(square / _ASTIGMATISM_SCALE**2))
         precision[1:3] = 3.0 / square
         return cost, precision
 
@@ -133,6 +133,6 @@ def _result(problem: _Problem, p: Floats, residual: Floats, jacobian: Floats, pr
     explained = float(problem.data @ problem.data - residual @ residual)
     j = jacobian[problem.free]
     covariance = np.linalg.pinv(inner(j, j) + unit * np.diag(precision[problem.free])) * unit
-    significance = explained / max(unit, 1e-30)
+    significance = explained / max(unit, 1e-30) - problem.prior(p)[0]
     at = Start(float(p[0]), float(p[1]), float(p[2]), float(p[3]), significance)
     return Refined(at, significance, float(np.sqrt(max(covariance[0, 0], 0.0))))

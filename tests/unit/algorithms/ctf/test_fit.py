@@ -140,6 +140,50 @@ def test_the_resolution_is_where_the_rings_end(resolution: float) -> None:
     assert 1 / found.fit_resolution_angstrom == pytest.approx(1 / resolution, abs=0.02)
 
 
+TILE_ANGSTROM, SIDE_PX = 720.0, 1280
+
+
+def weak_micrograph(scene: Scene, strength: float) -> np.ndarray[Any, Any]:
+    """Gaussian noise with the power `1 + strength exp(-60 s²) CTF²`, s in 1/Å."""
+    sy = np.fft.fftfreq(SIDE_PX)[:, None] / scene.pixel_size_angstrom
+    sx = np.fft.rfftfreq(SIDE_PX)[None, :] / scene.pixel_size_angstrom
+    power = 1.0 + strength * np.exp(-60.0 * (sx**2 + sy**2)) * ctf(scene, sx, sy) ** 2
+    noise = np.random.default_rng(scene.seed).normal(size=(SIDE_PX, SIDE_PX))
+    return np.asarray(np.fft.irfft2(np.fft.rfft2(noise) * np.sqrt(power)), dtype=np.float32)
+
+
+def expected_correlation(scene: Scene, strength: float, s: float) -> float:
+    """Correlation of a ring average with the rings: amplitude against the noise of log power in T tiles and pi k pixels."""
+    tiles = (2.0 * SIDE_PX * scene.pixel_size_angstrom / TILE_ANGSTROM - 1.0) ** 2
+    independent_pixels = np.pi * s * TILE_ANGSTROM / 2.5  # the window makes neighbours alike
+    signal = 0.5 * (0.5 * strength * np.exp(-60.0 * s**2)) ** 2
+    return float(np.sqrt(signal / (signal + 1.0 / (tiles * independent_pixels))))
+
+
+@pytest.mark.parametrize("defocus", [5_000.0, 8_000.0, 12_000.0, 20_000.0, 30_000.0])
+@pytest.mark.parametrize(("pixel_size_angstrom", "strength"), [(1.0, 0.22), (2.0, 0.11)])
+def test_weak_rings_are_a_fit_that_reaches_as_far_as_noise_lets_it(
+    defocus: float, pixel_size_angstrom: float, strength: float
+) -> None:
+    scene = Scene(
+        pixel_size_angstrom=pixel_size_angstrom,
+        defocus_u_angstrom=defocus + 100.0,
+        defocus_v_angstrom=defocus - 100.0,
+        seed=int(defocus),
+    )
+    found, _ = estimate_ctf(weak_micrograph(scene, strength), optics=optics(scene))
+    assert abs(found.mean_defocus_angstrom - defocus) < 250.0
+    assert found.fit_resolution_angstrom is not None
+    assert 0.15 < expected_correlation(scene, strength, 1.0 / found.fit_resolution_angstrom) < 0.85
+
+
+def test_noise_is_hardly_ever_a_fit() -> None:
+    images = [np.random.default_rng(seed).poisson(4.0, (512, 512)).astype(np.float32) for seed in range(10)]
+    found = [estimate_ctf(image, optics=Optics(pixel_size_angstrom=1.6))[1].significance for image in images]
+    assert max(found) < 20.0
+    assert min(found) < 8.0 < max(found)
+
+
 @pytest.mark.parametrize("kind", ["white", "falling", "striped"])
 @pytest.mark.parametrize("pixel_size_angstrom", [0.8, 2.0])
 def test_noise_is_no_fit(kind: str, pixel_size_angstrom: float) -> None:
