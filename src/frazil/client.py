@@ -339,6 +339,9 @@ class Client:
         The `sequence` of the last event that you have dealt with is the resume token: store it, pass it as `after` next
         time. `until_now` ends at the newest event. An unreachable scheduler is asked again for `patience_seconds`
         without a sign of life (None: for ever). Close the generator to stop.
+
+        Raises FrazilError EVENTS_FORGOTTEN when events after `after` are no longer kept: read the records anew, then follow
+        after `int(error.metadata["newest_sequence"])`. `after=0` begins with the oldest that is kept.
         """
         backoff, ceiling = _EVENT_BACKOFF_SECONDS
         wait, silent_since = backoff, time.monotonic()

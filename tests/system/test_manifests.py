@@ -34,7 +34,7 @@ def render(kubectl: str, folder: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(text))
 
 
-@pytest.mark.parametrize("folder", ["k8s/base", "k8s/components/gpu"])
+@pytest.mark.parametrize("folder", ["k8s/base", "k8s/components/gpu", "k8s/components/postgresql"])
 def test_every_manifest_is_valid(kubectl: str, folder: str) -> None:
     documents = render(kubectl, folder)
     for document in documents:
@@ -68,6 +68,16 @@ def test_gpu_variation_asks_for_one_gpu_per_worker(kubectl: str) -> None:
     }
 
 
+def test_with_postgresql_the_scheduler_has_no_ledger_of_its_own(kubectl: str) -> None:
+    (scheduler,) = [d for d in render(kubectl, "k8s/components/postgresql") if d["kind"] == "StatefulSet"]
+    assert "volumeClaimTemplates" not in scheduler["spec"]
+    (container,) = scheduler["spec"]["template"]["spec"]["containers"]
+    assert "ledger" not in str(container["args"])
+    environment = {variable["name"]: variable for variable in container["env"]}
+    assert environment["FRAZIL_SCHEDULER_LEDGER"]["value"].startswith("postgresql://")
+    assert "secretKeyRef" in environment["PGPASSWORD"]["valueFrom"]
+
+
 def test_dockerfile_has_a_target_per_service_and_needs_no_frontend() -> None:
     text = (REPOSITORY / "Dockerfile").read_text()
     assert "# syntax" not in text
@@ -84,6 +94,14 @@ def test_compose_profiles(profile: str, workers: set[str], compose: list[str], t
     text = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True).stdout
     services = yaml.safe_load(text)["services"]
     assert set(services) == {"scheduler", "ingest", "web"} | workers
+    environment |= {"FRAZIL_LEDGER_PASSWORD": "secret"}
+    files = ["-f", "compose.yaml", "-f", "examples/compose.postgresql.yaml"]
+    command = [*compose, *files, "--profile", profile, "config", "--format", "json"]
+    text = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True).stdout
+    scheduler = yaml.safe_load(text)["services"]["scheduler"]
+    assert scheduler["environment"]["FRAZIL_SCHEDULER_LEDGER"] == "postgresql://frazil@ledger/frazil"
+    assert scheduler["environment"]["FRAZIL_SCHEDULER_ADDRESS"]  # the base's own is still there
+    assert scheduler["depends_on"] == {"ledger": {"condition": "service_healthy", "required": True}}
     for service in services.values():
         assert service["read_only"] is True
         for volume in service.get("volumes", []):

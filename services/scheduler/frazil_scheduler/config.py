@@ -18,6 +18,13 @@ class Settings:
     address: str = SCHEDULER_ADDRESS_DEFAULT  # "host:port"; port 0 takes a free one and writes scheduler.address
     data_dir: Path = Path("frazil-data")  # holds a folder per session
     ledger: str | None = None  # a file on a local disk, or postgresql://user@host/database; None: ledger.sqlite in data_dir
+    events_kept_days: float = 30.0  # an event goes when it is older,
+    events_kept_count: int = 2_000_000  # or when so many newer ones are there
+
+    def __post_init__(self) -> None:
+        """Raise FrazilError CONFIG_INVALID when nothing would be kept."""
+        if self.events_kept_days <= 0 or self.events_kept_count <= 0:
+            raise FrazilError("CONFIG_INVALID", "events_kept_days and events_kept_count in [scheduler] must be more than 0.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,11 @@ class Hub:
         now = self.clock.monotonic()
         return {node_id: now - seen for node_id, seen in self._seen.items()}
 
+    def forgive_silence(self) -> None:
+        """Count every node's silence from now on."""
+        for node_id in self._seen:
+            self.beat(node_id)
+
     def connect(self, connection: Connection) -> None:
         """Let a new stream of a node take the place of an older one."""
         self.disconnect(connection.node_id)

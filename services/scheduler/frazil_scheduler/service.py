@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from frazil.rpc.server import RunningServer, start_server
 from frazil_scheduler import lanes as lane_backends
 from frazil_scheduler.clock import Clock
 from frazil_scheduler.config import LaneSettings, Settings
-from frazil_scheduler.domain import limits, sessions, upkeep
+from frazil_scheduler.domain import limits, retention, sessions, upkeep
 from frazil_scheduler.hub import Hub, free_bytes
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.store import Store
@@ -71,6 +71,7 @@ class Scheduler:
         self.store = Store(settings.ledger or data_dir / "ledger.sqlite", clock, finish=partial(upkeep.finish, lanes=backends))
         self.hub = Hub(self.store, clock, backends, data_dir, disk_free=disk_free)
         self.lanes = tuple(lanes)
+        self._keep_events = retention.Retention(settings.events_kept_days, settings.events_kept_count)
         self.keeper: asyncio.Task[None] | None = None  # ends, with an error, only when another scheduler has taken over
         for node_id in self.store.transact(_begin):
             self.hub.beat(node_id)
@@ -95,11 +96,12 @@ class Scheduler:
         silence = self.hub.silence()
         for node_id, connection in self.hub.connections.items():
             connection.suspect = connection.suspect or silence[node_id] >= limits.SUSPECT_SECONDS
-        await self.store.run(partial(upkeep.tick, silence=silence))
+        await self._upkeep(silence)
         for node_id, seconds in silence.items():
             if seconds >= limits.LOST_SECONDS:  # a frozen agent that wakes up must say Hello before it is believed
                 self.hub.disconnect(node_id)
         await self._look_at_full_disks()
+        await self._forget_old_events()
 
     async def keep_up(self, seconds: float = TICK_SECONDS) -> None:
         """Tick for ever; one that fails is logged and the next one comes. Ends when another scheduler has taken over."""
@@ -118,6 +120,19 @@ class Scheduler:
         """Close the ledger once what runs has ended."""
         self.hub.notifier.close()
         await asyncio.to_thread(self.store.close)
+
+    async def _upkeep(self, silence: Mapping[str, float]) -> None:
+        try:
+            await self.store.run(partial(upkeep.tick, silence=silence))
+        except FrazilError as error:
+            if error.reason == "LEDGER_UNAVAILABLE":  # nobody can say Hello: silence counts from the ledger's return
+                self.hub.forgive_silence()
+            raise
+
+    async def _forget_old_events(self) -> None:
+        last = await self.store.look(partial(retention.due, keep=self._keep_events))
+        if last:
+            await self.store.run(partial(retention.forget, last=last))
 
     async def _look_at_full_disks(self) -> None:
         """Let sessions go on whose disk has room again."""

@@ -31,6 +31,7 @@ _STATUS_OF_KIND = {
     ErrorKind.ALREADY_EXISTS: 409,
     ErrorKind.CONFLICT: 409,
     ErrorKind.EXHAUSTED: 429,
+    ErrorKind.EXPIRED: 410,
     ErrorKind.UNAVAILABLE: 503,
     ErrorKind.INTERNAL: 502,
 }

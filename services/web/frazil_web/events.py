@@ -52,8 +52,9 @@ async def event_stream(
     """Yield server-sent events for the events after `after`, for ever.
 
     `batch`: events in order, its id is the sequence to resume after. `heartbeat`: the same id and the time. `outage`: the
-    scheduler does not answer; `recovered`: it does again. `reset`: `after` lies beyond the log, as after a new ledger:
-    take a new snapshot. `gone`: the session is not known; the stream ends. No event is lost or repeated over an outage.
+    scheduler does not answer; `recovered`: it does again. `reset`: `after` lies beyond the log, as after a new ledger, or
+    before what is kept of it: take a new snapshot. `gone`: the session is not known; the stream ends. No event is lost or
+    repeated over an outage.
     """
     yield b"retry: 1000\n\n"
     wait, outage = pace.retry, False
@@ -81,7 +82,7 @@ async def event_stream(
             error = scheduler.stream_error(caught) if isinstance(caught, grpc.aio.AioRpcError) else caught
             if error.kind not in _GOES_ON:
                 structlog.get_logger().warning("event_stream_refused", session=session, reason=error.reason)
-                yield _message("gone", after, {"reason": error.reason, "sentence": error.sentence})
+                yield _last_word(error, after, clock())
                 return
             if error.reason == "SCHEDULER_UNREACHABLE" and not outage:
                 outage = True
@@ -132,6 +133,12 @@ def event_json(event: Event) -> dict[str, Any]:
 
 def _type_of(event: Event) -> str:
     return TYPE_OF_BODY.get(event.WhichOneof("body") or "", "")
+
+
+def _last_word(error: FrazilError, after: int, now: float) -> bytes:
+    if error.kind is ErrorKind.EXPIRED:
+        return _message("reset", after, {"time": now})
+    return _message("gone", after, {"reason": error.reason, "sentence": error.sentence})
 
 
 def _message(kind: str, sequence: int, data: dict[str, Any]) -> bytes:

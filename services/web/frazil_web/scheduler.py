@@ -164,7 +164,12 @@ class Scheduler:
         The contract has no call for it, so it is searched: gallop from the number known last, then halve. Each step reads
         one event; a page opened on a ledger of millions of events costs some 40 calls the first time and a handful later.
         """
-        self._newest_hint = await search_newest(self.event_after, self._newest_hint)
+        try:
+            self._newest_hint = await search_newest(self.event_after, self._newest_hint)
+        except FrazilError as error:
+            if error.kind is not ErrorKind.EXPIRED:
+                raise
+            self._newest_hint = await search_newest(self.event_after, 0)  # the hint was older than what is kept
         return self._newest_hint
 
 

@@ -146,18 +146,26 @@ class EventFeed:
         self._token_file = token_file
         text = token_file.read_text().strip() if token_file.exists() else ""
         self._token = int(text) if text.isdigit() else 0
-        self._events = client.events(session_id, after=self._token)
+        self._client, self._session_id = client, session_id
         self._reader = threading.Thread(target=self._read, name="events", daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         try:
-            for event in self._events:
+            self._read_from(self._token)
+        except FrazilError as error:
+            self._sentences.put(f"The event log cannot be followed any more: {error.sentence}")
+
+    def _read_from(self, token: int) -> None:
+        try:
+            for event in self._client.events(self._session_id, after=token):
                 if is_notable(event):
                     self._sentences.put(clipped(event_sentence(event)))
                 self._token = event.sequence
         except FrazilError as error:
-            self._sentences.put(f"The event log cannot be followed any more: {error.sentence}")
+            if error.kind is not ErrorKind.EXPIRED:
+                raise
+            self._read_from(0)  # with the oldest that is kept; where the session stands is asked for anyway
 
     def join(self) -> None:
         """Wait for the end of the log, where it has one."""

@@ -14,6 +14,7 @@ class ErrorKind(Enum):
     ALREADY_EXISTS = "already_exists"
     CONFLICT = "conflict"  # stale epoch, wrong state
     EXHAUSTED = "exhausted"  # disk full, quota, no slot
+    EXPIRED = "expired"  # was kept, is no more
     UNAVAILABLE = "unavailable"  # try again later
     INTERNAL = "internal"
 

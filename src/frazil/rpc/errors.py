@@ -22,6 +22,7 @@ _CODE_OF_KIND = {
     ErrorKind.ALREADY_EXISTS: code_pb2.ALREADY_EXISTS,
     ErrorKind.CONFLICT: code_pb2.ABORTED,
     ErrorKind.EXHAUSTED: code_pb2.RESOURCE_EXHAUSTED,
+    ErrorKind.EXPIRED: code_pb2.OUT_OF_RANGE,
     ErrorKind.UNAVAILABLE: code_pb2.UNAVAILABLE,
     ErrorKind.INTERNAL: code_pb2.INTERNAL,
 }
@@ -31,6 +32,7 @@ _KIND_OF_STATUS = {
     grpc.StatusCode.ALREADY_EXISTS: ErrorKind.ALREADY_EXISTS,
     grpc.StatusCode.ABORTED: ErrorKind.CONFLICT,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorKind.EXHAUSTED,
+    grpc.StatusCode.OUT_OF_RANGE: ErrorKind.EXPIRED,
     grpc.StatusCode.UNAVAILABLE: ErrorKind.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: ErrorKind.UNAVAILABLE,
     grpc.StatusCode.CANCELLED: ErrorKind.UNAVAILABLE,  # by the server: it stops, or sheds load

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -19,7 +20,9 @@ from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil.rpc.client import new_request_id
 from frazil.rpc.errors import from_rpc_error
-from frazil_scheduler.service import Scheduler
+from frazil_scheduler.config import LaneSettings, Settings
+from frazil_scheduler.domain import retention
+from frazil_scheduler.service import Scheduler, running
 from integration.scheduler.fakes import Agent, Client, commit_request
 
 
@@ -261,6 +264,30 @@ async def test_a_long_history_is_read_from_the_ledger(client: Client, served: tu
     events = await client.history()
     assert len([event for event in events if event.kind == "exposure_ready"]) == 1200
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_a_watcher_whose_token_is_older_than_the_log_is_told_to_read_anew(settings: Settings, movies: Path) -> None:
+    count = 5
+    async with (
+        running(replace(settings, events_kept_count=count), [LaneSettings(name="default")]) as (scheduler, address),
+        Client(address) as client,
+    ):
+        session = await client.create(movies)
+        await client.start("grid1")
+        token = (await client.history())[-1].sequence
+        await client.register(session.session_id, "m1.tiff", "m2.tiff")
+        await scheduler.store.run(lambda tx: [tx.notice("info", "something") for _ in range(retention.PIECE)])
+        await scheduler.tick()
+        scheduler.hub.tail.clear()
+        error = await refused(client.history(token))
+        assert (error.reason, error.kind) == ("EVENTS_FORGOTTEN", ErrorKind.EXPIRED)
+        newest = int(error.metadata["newest_sequence"])
+        kept = await client.history()
+        assert [kept[0].sequence, kept[-1].sequence] == [retention.PIECE + 1, newest]
+        assert [event.sequence for event in await client.history(retention.PIECE)] == [event.sequence for event in kept]
+        assert (await client.get("grid1")).counts.found == 2  # what is read anew
+        await client.pause("grid1")
+        assert (await client.history(newest))[0].sequence == newest + 1
 
 
 async def test_listing_pages_through_everything(client: Client, movies: Path) -> None:

@@ -38,6 +38,7 @@ class FakeScheduler:
         self.calls: list[str] = []
         self.heartbeat_seconds = 10.0
         self.cut_after: int | None = None  # break every event stream after so many events
+        self.forgotten = 0  # the newest event that is no longer kept
         self.refuse_create: FrazilError | None = None
         self._grown = asyncio.Condition()
         self._ids = itertools.count(1)
@@ -246,7 +247,9 @@ class _Events(_Servicer, event_pb2_grpc.EventServiceServicer):
     async def WatchEvents(self, request: Any, context: Any) -> AsyncIterator[Any]:
         ledger = self.ledger
         wanted = ledger.find(request.session).session_id if request.session else ""
-        place, sent = request.after_sequence, 0
+        place, sent = max(request.after_sequence, ledger.forgotten), 0
+        if 0 < request.after_sequence < ledger.forgotten:
+            raise FrazilError("EVENTS_FORGOTTEN", "They are no longer kept.", kind=ErrorKind.EXPIRED)
         while True:
             for event in ledger.events[place:]:
                 place = event.sequence

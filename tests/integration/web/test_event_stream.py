@@ -142,6 +142,25 @@ async def test_a_new_ledger_asks_for_a_new_snapshot(app: FastAPI, ledger: FakeSc
     assert message.kind == "reset"
 
 
+async def test_a_token_older_than_the_log_asks_for_a_new_snapshot(app: FastAPI, ledger: FakeScheduler) -> None:
+    session = await ledger.add_session("grid7")
+    microscope = Microscope(ledger, session, clock=lambda: 1000.0)
+    async with serve(app) as address:
+        first = await newest(address)
+        for _ in range(9):
+            await microscope.find()
+        ledger.forgotten = len(ledger.events) - 3
+        kinds = [message.kind async for message in messages(address, f"after={first}") if message.kind != "heartbeat"]
+        assert kinds == ["reset"]
+        assert await newest(address) == len(ledger.events)  # though the newest that was known is forgotten too
+
+
+async def newest(address: str) -> int:
+    """Return the sequence of the page's snapshot."""
+    async with httpx.AsyncClient(base_url=address) as client:
+        return int((await client.get("/api/snapshot?session=grid7")).json()["sequence"])
+
+
 async def test_an_unknown_session_ends_the_stream(app: FastAPI, ledger: FakeScheduler) -> None:
     async with serve(app) as address:
         kinds = [message async for message in messages(address, "session=nope&after=0") if message.kind != "heartbeat"]

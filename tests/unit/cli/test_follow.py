@@ -48,6 +48,7 @@ class FakeClient:
         self._states: Iterator[Session] = iter(states)
         self._jobs = jobs
         self.done: list[str] = []
+        self.forgotten = 0  # the newest event that is no longer kept
 
     def get_session(self, _: str) -> Session:
         return next(self._states)
@@ -75,9 +76,11 @@ class FakeClient:
         return Session(session_id="new", name=name, parameters=parameters)
 
     def events(self, _: str, *, after: int) -> Iterator[Event]:
+        if 0 < after < self.forgotten:
+            raise FrazilError("EVENTS_FORGOTTEN", "They are no longer kept.", kind=ErrorKind.EXPIRED)
         failed = Exposure(state=Exposure.STATE_QUARANTINED, failure="it is empty", file=MovieFile(relative_path="b.mrc"))
         for sequence, exposure in ((1, Exposure(state=Exposure.STATE_DONE)), (2, failed), (3, Exposure())):
-            if sequence > after:
+            if sequence > max(after, self.forgotten):
                 yield Event(sequence=sequence, exposure=exposure)
 
 
@@ -160,6 +163,17 @@ def test_the_feed_tells_failures_and_remembers_how_far_it_was(tmp_path: Path) ->
     again = EventFeed(FakeClient([]), "s", token)  # type: ignore[arg-type]
     again.join()
     assert again.take() == []
+
+
+def test_the_feed_goes_on_with_the_oldest_event_that_is_kept(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("1\n")
+    client = FakeClient([])
+    client.forgotten = 2
+    feed = EventFeed(client, "s", token)  # type: ignore[arg-type]
+    feed.join()
+    assert feed.take() == []
+    assert token.read_text() == "3\n"
 
 
 def test_only_what_matters_is_notable() -> None:

@@ -108,8 +108,12 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         task.add_done_callback(self._farewells.discard)
 
     async def _bye(self, connection: Connection) -> None:
-        if not self._hub.notifier.closed:
+        if self._hub.notifier.closed:
+            return
+        try:
             await self._hub.store.run(lambda tx: nodes.bye(tx, connection.node_id, connection.incarnation))
+        except FrazilError as error:  # the node's next Hello, or its silence, tells the same
+            structlog.get_logger().warning("goodbye_not_noted", node=connection.node_id, reason=error.reason)
 
 
 async def _first(source: AsyncIterator[agent_pb2.ConnectRequest]) -> agent_pb2.Hello:

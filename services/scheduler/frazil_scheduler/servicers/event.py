@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, or_, select
 
 from frazil.api.event.v1 import event_pb2, event_pb2_grpc
+from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import sessions
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.ledger import tables
@@ -60,6 +61,9 @@ class EventServicer(event_pb2_grpc.EventServiceServicer):
 
         def body(tx: Transaction) -> tuple[list[bytes], int, bool]:
             head = tx.scalar(select(func.max(_event.sequence))) or 0
+            oldest = tx.scalar(select(func.min(_event.sequence))) or 0
+            if 0 < cursor < oldest - 1:
+                raise _forgotten(cursor, oldest, head)
             statement = select(_event.sequence, _event.body).where(_event.sequence > cursor).order_by(_event.sequence)
             if session_id:
                 statement = statement.where(or_(_event.session_id == session_id, _event.session_id == ""))
@@ -70,6 +74,15 @@ class EventServicer(event_pb2_grpc.EventServiceServicer):
 
         bodies, last, complete = await self._hub.store.look(body)
         return [event_pb2.Event.FromString(body) for body in bodies], last, complete
+
+
+def _forgotten(cursor: int, oldest: int, newest: int) -> FrazilError:
+    return FrazilError(
+        "EVENTS_FORGOTTEN",
+        f"Events {cursor + 1} to {oldest - 1} are no longer kept: read the records anew, then follow after {newest}.",
+        kind=ErrorKind.EXPIRED,
+        metadata={"oldest_sequence": str(oldest), "newest_sequence": str(newest)},
+    )
 
 
 def _concerns(event: event_pb2.Event, session_id: str) -> bool:

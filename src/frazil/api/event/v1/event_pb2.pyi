@@ -129,7 +129,7 @@ class WatchEventsRequest(google.protobuf.message.Message):
     SESSION_FIELD_NUMBER: builtins.int
     UNTIL_NOW_FIELD_NUMBER: builtins.int
     after_sequence: builtins.int
-    """Resume token: only events after it; 0 means from the first."""
+    """Resume token: only events after it; 0 means from the oldest that is kept."""
     session: builtins.str
     """Identity or name of a session; its events and those of nodes are sent; empty means all."""
     until_now: builtins.bool

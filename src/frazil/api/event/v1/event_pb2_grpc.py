@@ -49,6 +49,8 @@ class EventServiceServicer(object):
     def WatchEvents(self, request, context):
         """Streams events after a sequence number, then goes on live. The sequence of the last event received is the resume token.
         A heartbeat (an event without sequence and body) comes every 10 s on a quiet stream.
+        OUT_OF_RANGE with reason EVENTS_FORGOTTEN: events after the token are no longer kept. Read the records anew, then watch after
+        the number that the error's metadata names newest_sequence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
