@@ -42,7 +42,7 @@ def test_lanes_come_from_the_file_and_default_is_always_there(tmp_path: Path) ->
     ("toml", "sentence"),
     [
         ("[scheduler]\nadress = 'x'", "does not know adress"),
-        ("[lanes.big]\nbackend = 'nodes'", "There is no lane backend 'nodes'; known are node."),
+        ("[lanes.big]\nbackend = 'nodes'", "There is no lane backend 'nodes'; known are kubernetes, node, slurm."),
         ("[lanes.big]\nnode = 'gpu*'", "does not know node; it knows backend, nodes."),
         ("[lanes.big]\nnodes = 'gpu*'", "must be a list of patterns"),
         ("lanes = 3", "Lanes are tables"),

@@ -12,6 +12,9 @@ from frazil.model.errors import FrazilError
 class Backend:
     """A lane of nodes. Option `nodes`: a list of patterns such as "gpu*"; without it every node belongs to the lane."""
 
+    operator_options: frozenset[str] = frozenset()
+    policy = None
+
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         """Read the options; raises FrazilError CONFIG_INVALID for unknown ones or patterns that are not text."""
         unknown = sorted(set(options) - {"nodes"})

@@ -1,0 +1,1 @@
+"""Stand-ins for clusters: a batch system of small programs and a Kubernetes API server; both run what they are given."""
