@@ -1,32 +1,17 @@
-"""Gain references: normalised, applied, and checked for their orientation against the movies themselves."""
+"""Gain references: normalised and applied."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from frazil.array import Array, namespace, to_host
 from frazil.kernels.gain import correct_frame
 from frazil.model.errors import InputError
-from frazil.primitives.filters import local_mean
 
 _STRAY_SLACK = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class GainOrientation:
-    """One of the eight ways to lay a gain reference over a movie, and how well it cancels the movie's pattern.
-
-    Rotated by `rotate` times 90 degrees as `io.gain_reference` does, then flipped left to right if `flip_x`.
-    `correlation` is that of log gain and log mean frame; the right way is strongly negative.
-    """
-
-    rotate: int
-    flip_x: bool
-    correlation: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,38 +74,3 @@ def frame_levels(frame: Array) -> FrameLevels:
         robust = 1.4826 * float(np.median(np.abs(kept - np.median(kept))))
         limit = max(abs(mean) + 10 * max(robust, abs(mean) ** 0.5), 10 * abs(mean)) + _STRAY_SLACK
     return FrameLevels(mean, spread, limit)
-
-
-def rank_orientations(gain: np.ndarray[Any, Any], mean_frame: np.ndarray[Any, Any]) -> tuple[GainOrientation, ...]:
-    """Compare a gain reference in all fitting orientations with the mean of raw movies, best first.
-
-    Parameters
-    ----------
-    gain: `(y, x)` float, multiplicative, 0 at defects.
-    mean_frame: `(y, x)` float, the mean of the unaligned raw frames of as many movies as there are (20 give a clear answer).
-
-    Returns
-    -------
-    Orientations in which the shapes agree; the first should be the configured one, with a clearly negative correlation.
-    """
-    ranked = []
-    pattern, seen = _log_pattern(mean_frame)
-    for rotate in range(4):
-        for flip_x in (False, True):
-            turned = np.rot90(gain, k=-rotate)
-            turned = turned[:, ::-1] if flip_x else turned
-            if turned.shape != mean_frame.shape:
-                continue
-            reference, usable = _log_pattern(np.ascontiguousarray(turned))
-            both = seen & usable
-            if both.any() and pattern[both].std() > 0 and reference[both].std() > 0:
-                correlation = float(np.corrcoef(pattern[both], reference[both])[0, 1])
-                ranked.append(GainOrientation(rotate, flip_x, correlation))
-    return tuple(sorted(ranked, key=lambda orientation: orientation.correlation))
-
-
-def _log_pattern(image: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the fine structure of the logarithm, and where it exists."""
-    good = np.isfinite(image) & (image > 0)
-    logarithm = np.log(np.where(good, image, 1.0)).astype(np.float32)
-    return logarithm - local_mean(logarithm, good), good

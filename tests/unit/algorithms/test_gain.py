@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frazil.algorithms.gain import apply_gain, frame_levels, normalize_gain, rank_orientations
+from frazil.algorithms.gain import apply_gain, frame_levels, normalize_gain
 from frazil.array import to_host
 from frazil.model.errors import InputError
 
@@ -46,19 +46,3 @@ def test_levels_of_blank_and_broken_frames_are_finite() -> None:
         levels = frame_levels(frame)
         assert levels.mean == 0
         assert levels.spread == 0
-
-
-@pytest.mark.parametrize(("rotate", "flip_x"), [(0, False), (1, True), (2, False), (3, False), (0, True)])
-def test_the_orientation_that_cancels_the_pattern_comes_first(rotate: int, flip_x: bool) -> None:
-    rng = np.random.default_rng(3)
-    gain = rng.normal(1, 0.04, (128, 160)).astype(np.float32)
-    gain[:, ::20] *= 0.9
-    gain[5, 7] = 0
-    turned = np.rot90(gain, k=-rotate)
-    turned = turned[:, ::-1] if flip_x else turned
-    y, x = np.mgrid[: turned.shape[0], : turned.shape[1]]
-    light = 20 * (1 + 0.2 * np.sin(x / 60) * np.cos(y / 50))
-    mean_frame = rng.poisson(light * 20 / np.where(turned > 0, turned, np.inf)) / 20
-    best = rank_orientations(gain, mean_frame)[0]
-    assert (best.rotate, best.flip_x) == (rotate, flip_x)
-    assert best.correlation < -0.5

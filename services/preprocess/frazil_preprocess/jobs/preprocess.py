@@ -19,6 +19,7 @@ from frazil.io.source import SourceChangedError, unchanged_source
 from frazil.model.errors import DiskFullError, ErrorKind, FailureClass, FrazilError, InputError
 from frazil.rpc.failpoints import failpoint
 from frazil.worker import AttemptSuperseded, LeaseLost, WorkerContext
+from frazil_preprocess.gain_check import GainCheck
 from frazil_preprocess.pipeline import preprocess
 from frazil_preprocess.products import write_products
 from frazil_preprocess.reading import open_exposure
@@ -55,13 +56,14 @@ class _Reading:
 
 def _work(context: WorkerContext, xp: Any, reader: ThreadPoolExecutor) -> None:
     queue: deque[_Reading] = deque()
+    gain_check = GainCheck()
     while not context.stop_requested:
         reply = context.claim(PREFETCH - len(queue), 0.0 if queue else WAIT_SECONDS)
         for claim in reply.claims:
             stages = Stages(_announcer(context, claim))
             queue.append(_Reading(claim, stages, reader.submit(_read, context, claim, stages)))
         if queue:
-            _process(context, xp, queue.popleft())
+            _process(context, xp, queue.popleft(), gain_check)
         elif reply.drained or reply.stop:
             return
     for reading in queue:
@@ -83,17 +85,23 @@ def _read(context: WorkerContext, claim: Claim, stages: Stages) -> _Read:
         return _Read(movie.read(), movie.info)
 
 
-def _process(context: WorkerContext, xp: Any, reading: _Reading) -> None:
+def _process(context: WorkerContext, xp: Any, reading: _Reading, gain_check: GainCheck) -> None:
     """Take one exposure from movie to commit; what goes wrong ends the attempt with a sentence and its class."""
     claim = reading.claim
     attempt = AttemptFolder(context.session_folder, claim.exposure.exposure_id, claim.attempt_folder)
     try:
         movie = reading.movie.result()
-        settings = settings_of(context.session.parameters, claim.exposure, movie.info)
+        parameters = context.session.parameters
+        settings = settings_of(parameters, claim.exposure, movie.info)
+        with reading.stages.stage("check gain"):
+            gain_doubt = gain_check.sentence(
+                movie.frames, settings.gain, parameters.gain_rotate, parameters.gain_flip or "none"
+            )
         found = preprocess(movie.frames, settings, reading.stages, xp)
         with attempt:
             with reading.stages.stage("write"):
                 result = write_products(found, settings, claim.exposure, attempt.path)
+            result.warnings.extend([gain_doubt] if gain_doubt else [])
             result.folder = attempt.relative_path
             result.stage_seconds.update(reading.stages.seconds)
         failpoint("preprocess.attempt.renamed")
