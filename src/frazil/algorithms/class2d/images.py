@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from frazil.algorithms.class2d.grid import Grid
 from frazil.algorithms.ctf.model import ctf_at
 from frazil.array import Array, fft, namespace, to_device, to_host
 from frazil.model.errors import FrazilError, InputError
@@ -21,6 +20,46 @@ from frazil.model.optics import Optics
 
 _CLIP_SIGMA = 6.0
 _LOAD_BATCH = 256
+
+
+class CoefficientLayout(Protocol):
+    """Which coefficients of a box are kept, in which order: `class2d.grid.Grid`, or `refine3d.layout.HalfPlane`."""
+
+    @property
+    def box_size_px(self) -> int:
+        """Side of the particle box."""
+
+    @property
+    def box_angstrom(self) -> float:
+        """Extent of the particle box."""
+
+    @property
+    def kept(self) -> int:
+        """Number of coefficients kept: the first ones."""
+
+    @property
+    def shell_count(self) -> int:
+        """Number of shells, the zeroth included."""
+
+    @property
+    def box_index(self) -> Array:
+        """(coefficient,) flat position in the rfft of the box."""
+
+    @property
+    def frequency_x(self) -> Array:
+        """(coefficient kept,) Fourier pixels."""
+
+    @property
+    def frequency_y(self) -> Array:
+        """(coefficient kept,) Fourier pixels."""
+
+    @property
+    def coefficient_shells(self) -> Array:
+        """(coefficient, shell) one where a coefficient belongs to a shell."""
+
+    @property
+    def xp(self) -> Any:
+        """The backend's module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +99,7 @@ class ParticleBlock:
             raise InputError("BLOCK_SHAPE", f"Give block {self.sequence} square images (particle, y, x).")
 
 
-def load_coefficients(grid: Grid, images: Array) -> tuple[Array, Array]:
+def load_coefficients(grid: CoefficientLayout, images: Array) -> tuple[Array, Array]:
     """Return the kept coefficients and the power per shell of particle images.
 
     Each image is clipped, its mean outside 0.45 box subtracted, and faded out at the box's edge (the particle mask is not
@@ -96,7 +135,7 @@ def load_coefficients(grid: Grid, images: Array) -> tuple[Array, Array]:
 class ParticleImages:
     """Coefficients, CTFs and power of every particle of a run, by position in the block sequence (host memory)."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: CoefficientLayout) -> None:
         self._grid = grid
         self._slabs: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         self._first: list[int] = [0]

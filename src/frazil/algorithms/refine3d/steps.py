@@ -1,0 +1,278 @@
+"""The steps of a refinement, each bounded work on the state; the driver in `stream` puts them in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from frazil.algorithms.class2d.centring import Centring, find_centres, make_centring, radial_profile
+from frazil.algorithms.class2d.grid import Grid, make_grid
+from frazil.algorithms.class2d.images import ParticleImages
+from frazil.algorithms.refine3d import maps, schedule
+from frazil.algorithms.refine3d.dense import make_bank
+from frazil.algorithms.refine3d.expectation import Search, expect
+from frazil.algorithms.refine3d.fsc import last_shell_above
+from frazil.algorithms.refine3d.layout import HalfPlane, make_half_plane
+from frazil.algorithms.refine3d.parameters import Refine3dParameters
+from frazil.algorithms.refine3d.schedule import PassPlan
+from frazil.algorithms.refine3d.state import Kind, Refine3dState, Sums, empty_sums
+from frazil.array import Array, namespace
+from frazil.model.errors import FrazilError
+from frazil.primitives.rotations import directions_to_matrices, random_matrices
+from frazil.primitives.symmetry import Symmetry, symmetry
+
+_CENTRING_CYCLES = 8.0
+_CENTRING_ITERATIONS = 4
+_CENTRING_BATCH = 256
+_PROFILE_IMAGES = 2000
+_SCALE_SQUARED = (0.5, 9.0)
+_SHIFT_SIGMA = 1 / 7  # of the particle's radius
+_NOISE_STEP = (0.3, 2.0)
+_EVIDENCE_SHELLS = 3
+_EVIDENCE_SIGMA = 3.0
+_GROWTH = 1.4
+_BEYOND_FSC = 2.0  # shells searched beyond the crossing of 0.143: their weight is next to nothing
+
+HISTORY = ("particles", "kind", "radius", "resolved", "jumped", "probability", "generation", "update")
+"""Columns of `Refine3dState.history`: live particles, how the pass searched, coefficients compared and where the FSC fell below
+0.143 (Fourier pixels), the share of particles that turned by more than 10 degrees, median probability of the best orientation,
+passes over all particles done, and 1 for an update with new particles."""
+JUMP_DEGREES = 10.0
+
+
+class Purpose(IntEnum):
+    """What random numbers are for: each purpose has its own stream in each step."""
+
+    VIEWS = 0
+    PHASES = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What stays the same during a run, and the images."""
+
+    parameters: Refine3dParameters
+    group: Symmetry
+    plane: HalfPlane
+    centring_grid: Grid
+    centring: Centring
+    images: ParticleImages
+
+
+def make_run(parameters: Refine3dParameters, box_size_px: int, pixel_size_angstrom: float, xp: Any) -> Run:
+    """Lay out a run for boxes of one size and pixel size."""
+    plane = make_half_plane(box_size_px, pixel_size_angstrom, parameters.max_resolution_angstrom, xp)
+    diameter = parameters.particle_diameter_angstrom
+    grid = make_grid(box_size_px, pixel_size_angstrom, diameter / _CENTRING_CYCLES, xp)
+    centring = make_centring(grid, diameter)
+    # One profile centres both half sets: finer detail than the start map's, in which they must stay independent, has no say.
+    coarse = min(centring.count, plane.count(schedule.start_radius(plane, parameters)))
+    centring = replace(centring, count=coarse)
+    return Run(parameters, symmetry(parameters.symmetry), plane, grid, centring, ParticleImages(plane))
+
+
+def random_for(parameters: Refine3dParameters, step: int, purpose: Purpose) -> np.random.Generator:
+    """Return the random numbers of one step and purpose: counter-based, so nothing about them need be saved."""
+    return np.random.Generator(np.random.Philox(key=[parameters.seed, step * len(Purpose) + purpose]))
+
+
+def take_in(run: Run, state: Refine3dState, rows: npt.NDArray[Any]) -> None:
+    """Give new particles their scale and centre; the first ones also set noise, reference power and radial profile."""
+    if rows.size == 0:
+        return
+    power = run.images.power(rows).astype(np.float64)
+    first = state.reference_power == 0
+    if first:
+        state.first_noise = np.maximum(power.mean(axis=0) / 2, 1e-12)
+        state.noise = state.first_noise.copy()
+        state.reference_power = max(float(np.median(_band_power(run, state, power))), 1e-12)
+    squared = np.clip(_band_power(run, state, power) / state.reference_power, *_SCALE_SQUARED)
+    state.particles.scale[rows] = np.sqrt(squared).astype(np.float32)
+    if first:
+        _find_profile(run, state, rows[:_PROFILE_IMAGES])
+    _centre(run, state, rows)
+
+
+def make_plan(run: Run, state: Refine3dState, kind: Kind) -> PassPlan:
+    """Return the next pass of a kind."""
+    return schedule.make_plan(run.plane, run.parameters, kind, state.radius)
+
+
+def make_search(run: Run, state: Refine3dState, plan: PassPlan, insert_radius: float) -> Search:
+    """Prepare the search of the step in hand."""
+    plane, xp = run.plane, run.plane.xp
+    insert = plane.count(insert_radius)
+    deviation = xp.asarray(np.sqrt(state.noise[plane.shell[:insert]]).astype(np.float32))
+    cubes = _references(run, state, plan.radius)
+    banks = []
+    if plan.grid_radius > 0:
+        random = random_for(run.parameters, state.counters.step, Purpose.VIEWS)
+        views = run.group.views(schedule.GRID_VIEWS, random_matrices(1, random)[0])
+        psi = (np.arange(schedule.GRID_ANGLES) + random.uniform()) * (2 * np.pi / schedule.GRID_ANGLES)
+        matrices = directions_to_matrices(views, psi)
+        count = plane.count(plan.grid_radius)
+        banks = [make_bank(plane, [cube], deviation, matrices, plan.grid_shifts, count) for cube in cubes]
+    sigma = _SHIFT_SIGMA * run.parameters.particle_diameter_angstrom / 2
+    return Search(plan, run.group, cubes, banks, deviation, sigma)
+
+
+def begin_sums(run: Run, plan: PassPlan) -> Sums:
+    """Return the empty sums of a pass over all particles."""
+    return empty_sums(plan.insert_radius, run.plane.shell_count, run.plane.xp)
+
+
+def begin_update(state: Refine3dState) -> Sums:
+    """Return the empty sums of an update, as fine as what they will be added to."""
+    accumulated = _accumulated(state)
+    empty = [namespace(a).zeros_like(a) for a in accumulated.numerator]
+    coverage = [namespace(a).zeros_like(a) for a in accumulated.denominator]
+    return Sums(empty, coverage, np.zeros_like(accumulated.residual), accumulated.radius)
+
+
+def add_update(state: Refine3dState, sums: Sums) -> Sums:
+    """Return the sums over all particles, those of an update added."""
+    total = _accumulated(state)
+    return Sums(
+        [a + b for a, b in zip(total.numerator, sums.numerator, strict=True)],
+        [a + b for a, b in zip(total.denominator, sums.denominator, strict=True)],
+        total.residual + sums.residual,
+        total.radius,
+        total.images + sums.images,
+    )
+
+
+def insert_piece(run: Run, state: Refine3dState, search: Search, rows: npt.NDArray[Any], sums: Sums) -> None:
+    """Find and insert the next particles of a pass or unit."""
+    expect(run.plane, run.images, state.particles, rows, search, sums)
+
+
+def maximise(run: Run, state: Refine3dState, plan: PassPlan, sums: Sums, *, update: bool) -> None:
+    """Take sums in: measure the FSC of the half maps, follow the noise, and decide how far the next search goes."""
+    state.accumulated = sums
+    if plan.kind != Kind.DENSE and not update:  # of the start map not even the scale is known
+        _follow_noise(run, state, sums)
+    plane = run.plane
+    size = plane.working_size(sums.radius)
+    cubes = maps.half_cubes(plane, run.group, sums)
+    half_maps = maps.unregularised_maps(plane, cubes, sums.radius, size)
+    mask = maps.sphere_mask(plane, run.parameters.particle_diameter_angstrom, size)
+    state.fsc = maps.masked_fsc(plane, half_maps, mask)
+    if not state.counters.supported and _evidence(run, cubes, sums.radius, mask):
+        state.counters.supported = 1
+    _set_radius(run, state, sums)
+    _note(state, plan, update=update)
+
+
+def _accumulated(state: Refine3dState) -> Sums:
+    if state.accumulated is None:
+        raise FrazilError("NOTHING_REFINED", "Refine the first particles before taking in new ones.")
+    return state.accumulated
+
+
+def _set_radius(run: Run, state: Refine3dState, sums: Sums) -> None:
+    """Let the search go on to finer detail as far as half maps agree, and at most 1.4 times as far as before.
+
+    Both halves began with one map and a mask that carries correlation some shells on. Agreement counts only once it is seen
+    beyond what the start map and the mask can explain; until then nothing finer than the start map is used.
+    """
+    plane, parameters, counters = run.plane, run.parameters, state.counters
+    start = schedule.start_radius(plane, parameters)
+    if not counters.supported:
+        state.radius, state.resolved = start, start
+        return
+    last = last_shell_above(state.fsc)
+    state.resolved = max(start, _crossing(state.fsc, last))
+    finest = min(plane.limit, sums.radius)
+    state.radius = float(min(max(last + _BEYOND_FSC, start), _GROWTH * state.radius, finest))
+
+
+def _evidence(run: Run, cubes: maps.HalfCubes, radius: float, mask: Array) -> bool:
+    """Say whether the half maps agree where neither the start map nor the mask's leakage reaches.
+
+    Only what was inserted there is looked at: coarser detail, on which both halves were aligned to one map, is left out of the
+    maps before they are masked. Noise passes once in a thousand times.
+    """
+    plane, diameter = run.plane, run.parameters.particle_diameter_angstrom
+    first = int(np.ceil(schedule.start_radius(plane, run.parameters))) + schedule.leak_shells(plane, run.parameters)
+    shells = np.arange(first, min(first + _EVIDENCE_SHELLS, int(radius) + 1))
+    if shells.size == 0:
+        return False
+    fine = maps.unregularised_maps(plane, cubes, radius, mask.shape[0], inner_radius=first - 0.5)
+    curve = maps.masked_fsc(plane, fine, mask)
+    filled = np.pi / 6 * (diameter / plane.box_angstrom) ** 3
+    independent = (4 * np.pi * shells**2).sum() * min(filled, 1.0) / run.group.order
+    return bool(curve[shells].mean() > max(0.143, _EVIDENCE_SIGMA / np.sqrt(independent)))
+
+
+def _crossing(fsc: npt.NDArray[np.float64], last: int) -> float:
+    if last >= fsc.size - 1:
+        return float(last)
+    return float(last + np.clip((fsc[last] - 0.143) / max(fsc[last] - fsc[last + 1], 1e-9), 0, 1))
+
+
+def _references(run: Run, state: Refine3dState, radius: float) -> list[Any]:
+    """Return the two references of a search: of the start map before the first pass, of each half set after it."""
+    plane, parameters = run.plane, run.parameters
+    size = plane.working_size(radius)
+    mask = maps.sphere_mask(plane, parameters.particle_diameter_angstrom, size)
+    if state.accumulated is None:
+        return [maps.start_cube(plane, state.start, mask, radius)] * 2
+    cubes = maps.half_cubes(plane, run.group, state.accumulated)
+    join = plane.box_angstrom / max(parameters.low_resolution_join_angstrom, parameters.start_resolution_angstrom)
+    joined = maps.join_low_resolution(cubes, join)
+    volumes = maps.regularised_maps(plane, joined, state.fsc, radius, size)
+    return [maps.reference_cube(plane, volume * mask, radius) for volume in volumes]
+
+
+def _follow_noise(run: Run, state: Refine3dState, sums: Sums) -> None:
+    """Take the noise from the residual at the best poses, in the shells that were inserted."""
+    plane = run.plane
+    members = np.bincount(plane.shell[: plane.count(sums.radius)], minlength=plane.shell_count)
+    used = members > 0
+    ratio = np.ones(plane.shell_count)
+    ratio[used] = sums.residual[used] / (2 * members[used] * sums.images)
+    state.noise = state.noise * np.clip(ratio, *_NOISE_STEP)
+
+
+def _note(state: Refine3dState, plan: PassPlan, *, update: bool) -> None:
+    live = state.live()
+    table = state.particles
+    jumped = float((table.jump[live] > JUMP_DEGREES).mean())
+    probability = float(np.median(table.probability[live]))
+    generation = state.counters.generation
+    row = [live.size, plan.kind, plan.radius, state.resolved, jumped, probability, generation, float(update)]
+    state.history = np.concatenate([state.history, np.array([row], np.float64)])
+
+
+def _band_power(run: Run, state: Refine3dState, power: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the whitened power of images above an eighth of the sampling rate, (particle,)."""
+    plane = run.plane
+    members = np.bincount(plane.shell, minlength=plane.shell_count).astype(np.float64)
+    members[: min(plane.box_size_px // 8, int(plane.limit / 2))] = 0
+    result: npt.NDArray[np.float64] = (power / (2 * state.first_noise)) @ members / members.sum()
+    return result
+
+
+def _find_profile(run: Run, state: Refine3dState, rows: npt.NDArray[Any]) -> None:
+    xp, table = run.plane.xp, state.particles
+    for _ in range(_CENTRING_ITERATIONS):
+        coefficients, ctf = run.images.take(rows, run.centring.count)
+        scaled = coefficients * xp.asarray(1 / table.scale[rows])[:, None]
+        profile = radial_profile(run.centring_grid, run.centring, scaled, ctf, xp.asarray(table.shift[rows]))
+        state.profile[: profile.size] = profile
+        _centre(run, state, rows)
+
+
+def _centre(run: Run, state: Refine3dState, rows: npt.NDArray[Any]) -> None:
+    xp, table, shells = run.plane.xp, state.particles, run.centring_grid.shell_count
+    weight = xp.asarray((state.profile / (2 * state.noise))[:shells].astype(np.float32))
+    for start in range(0, rows.size, _CENTRING_BATCH):
+        part = rows[start : start + _CENTRING_BATCH]
+        coefficients, ctf = run.images.take(part, run.centring.count)
+        scaled = coefficients * xp.asarray(1 / table.scale[part])[:, None]
+        table.centre[part] = find_centres(run.centring_grid, run.centring, scaled, ctf, weight)
+        table.shift[part] = table.centre[part]
