@@ -1,7 +1,8 @@
 """`frazil-agent`: dials the scheduler, reports this machine's slots, runs workers on them.
 
 SIGTERM drains the workers and exits; a second one kills them. A killed agent leaves its workers running, and the next agent
-of the same name takes them over. Exit codes: 0 stopped, 2 bad configuration, 3 another agent of this name runs here.
+of the same name takes them over. With --once it is what a cluster job runs: it offers one slot, serves one lease and exits,
+so that the cluster has its GPU back. Exit codes: 0 stopped, 2 bad configuration, 3 another agent of this name runs here.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class AgentSettings:
     gpu_shares_mib: tuple[int, ...] = ()  # unequal slots on every GPU, instead of slots_per_gpu
     gpus: tuple[DeclaredGpu, ...] = ()  # instead of asking NVML
     drain_seconds: float = 30.0
+    once: bool = False  # started by a cluster job: one slot, one lease
+    idle_seconds: float = 60.0  # after which such an agent leaves when no lease has come
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--memory-mib", type=int, metavar="M", help="memory that the slots on the processors share")
     parser.add_argument("--slots-per-gpu", type=int, metavar="N", help="equal slots on every GPU (default: 1)")
     parser.add_argument("--lock-dir", type=Path, metavar="D", help="lock files; one local folder for all agents of a host")
+    parser.add_argument("--drain-seconds", type=float, metavar="S", help="time for workers to finish on SIGTERM (default: 30)")
+    parser.add_argument("--once", action="store_true", default=None, help="offer one slot, serve one lease, exit")
+    parser.add_argument("--idle-seconds", type=float, metavar="S", help="with --once: exit when no lease comes (default: 60)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="frazil.toml")
     return parser
 
@@ -106,9 +112,17 @@ def find_slots(
             node_id,
             cores=inventory.core_count(),
             memory_mib=settings.memory_mib or inventory.host_memory_mib(),
-            count=settings.cpu_slots,
+            count=1 if settings.once else settings.cpu_slots,
         )
     return slots, baseline
+
+
+def least_used(slots: Sequence[Slot], nvml: Nvml, locks: LockFolder) -> Slot:
+    """Return the slot for an agent that is here for one lease.
+
+    Where a cluster does not hide other jobs' GPUs, the one that nobody holds and that has the most free memory.
+    """
+    return max(slots, key=lambda slot: (not locks.held(slot.slot_key), nvml.free_mib(slot.gpu_uuid) or 0))
 
 
 def _declared(settings: AgentSettings, node_id: str) -> tuple[Gpu, ...]:
@@ -123,6 +137,8 @@ def _build(settings: AgentSettings, address: str, node_id: str, locks: LockFolde
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     nvml = Nvml()
     slots, baselines = find_slots(settings, node_id, nvml, Baselines(locks, nvml, boot_id))
+    if settings.once:
+        slots = (least_used(slots, nvml, locks),)
     programs = find_programs(settings.programs or sorted({jobs.load(name).program for name in jobs.names()}))
     launch = Launch(
         scheduler_address=address,
@@ -138,6 +154,7 @@ def _build(settings: AgentSettings, address: str, node_id: str, locks: LockFolde
         slots=slots,
         programs=tuple(programs),
         baselines_mib=baselines,
+        once_idle_seconds=settings.idle_seconds if settings.once else 0.0,
     )
     keys = [slot.slot_key for slot in slots]
     structlog.get_logger().info("agent_started", node=node_id, slots=keys, programs=node.programs, locks=str(locks.folder))

@@ -18,6 +18,7 @@ from frazil.api.agent.v1.agent_pb2 import (
     Exited,
     HeldSlot,
     Hello,
+    Leaving,
     Probe,
     ProvedFree,
     Start,
@@ -41,6 +42,7 @@ class Node:
     slots: tuple[Slot, ...]
     programs: tuple[str, ...]
     baselines_mib: Mapping[str, int]  # by GPU uuid
+    once_idle_seconds: float = 0.0  # above 0: it serves one lease and leaves, or when none has come for so long
 
 
 class Control:
@@ -58,6 +60,8 @@ class Control:
         self._max_term = 0
         self._beats = 0
         self._draining = False
+        self._busy_at = clock()
+        self._served = False
         self._proofs: dict[str, Proof] = {}  # by slot
         self._exits: dict[tuple[str, int], Exited] = {}
         self._log = structlog.get_logger()
@@ -72,6 +76,12 @@ class Control:
         """The workers that run."""
         return self._children.workers
 
+    @property
+    def over(self) -> bool:
+        """True once an agent that is here for one lease has served it, or nobody has wanted it for long enough."""
+        limit = self._node.once_idle_seconds
+        return limit > 0 and not self.busy and (self._served or self._clock() - self._busy_at >= limit)
+
     def hello(self) -> ConnectRequest:
         """Return the first message of a stream: what the kernel says is held, not what anybody remembers."""
         for worker in self._children.adopt(self._slots):
@@ -83,6 +93,7 @@ class Control:
             slots=[self._describe(slot) for slot in self._node.slots],
             held=self._held(),
             programs=self._node.programs,
+            cluster_job_name=self._node.node_id if self._node.once_idle_seconds else "",
         )
         return ConnectRequest(hello=hello)
 
@@ -90,6 +101,10 @@ class Control:
         """Return a sign of life."""
         self._beats += 1
         return ConnectRequest(beat=Beat(number=self._beats, held=self._held()))
+
+    def leaving(self, seconds: float) -> ConnectRequest:
+        """Return the word that this agent ends, with the time that its workers have left."""
+        return ConnectRequest(leaving=Leaving(reason="terminated", seconds=seconds))
 
     def handle(self, response: ConnectResponse) -> list[ConnectRequest]:
         """Do what the scheduler says and return what to tell it at once."""
@@ -118,6 +133,8 @@ class Control:
             self._remember(exited)
             messages.append(ConnectRequest(exited=exited))
             self._prove(Claim(slot=self._slots[worker.slot_key], lease_id=worker.lease_id, epoch=worker.epoch))
+        if self.busy:
+            self._busy_at = self._clock()
         return messages + self._advance_proofs()
 
     def drain(self, deadline_seconds: float) -> None:
@@ -189,6 +206,7 @@ class Control:
                 continue
             del self._proofs[slot_key]
             claim = proof.claim
+            self._served |= bool(claim.lease_id)
             if problem:
                 self._log.error("slot_not_free", slot_key=slot_key, problem=problem)
             messages.append(

@@ -23,6 +23,7 @@ TICK_SECONDS = 0.25
 BEAT_SECONDS = 5.0
 _RECONNECT_SECONDS = (0.2, 5.0)
 _GRACE_SECONDS = 5.0  # after the drain's deadline, for the last reports
+_NOT_WANTED = "AGENT_NOT_WANTED"
 
 Result = TypeVar("Result")
 
@@ -42,8 +43,11 @@ class AgentStream:
         self._log = structlog.get_logger()
 
     async def run(self, stop: asyncio.Event, *, drain_seconds: float = 30.0) -> None:
-        """Serve until `stop` is set, then drain the workers and report their ends before returning."""
-        tasks = [asyncio.create_task(self._tick_for_ever()), asyncio.create_task(self._connect_for_ever())]
+        """Serve until `stop` is set, then drain the workers and report their ends before returning.
+
+        `stop` is set here when the scheduler does not want this agent, and when its one lease is over.
+        """
+        tasks = [asyncio.create_task(self._tick_for_ever(stop)), asyncio.create_task(self._connect_for_ever(stop))]
         stopped = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -68,7 +72,7 @@ class AgentStream:
             self._outbox.extend(messages)
             self._wake.set()
 
-    async def _tick_for_ever(self) -> None:
+    async def _tick_for_ever(self, stop: asyncio.Event) -> None:
         await self._on_thread(self._control.adopt)
         while True:
             self._post(await self._on_thread(self._control.tick))
@@ -76,18 +80,21 @@ class AgentStream:
                 self._quiet.clear()
             else:
                 self._quiet.set()
+                if self._control.over:
+                    stop.set()
             await asyncio.sleep(TICK_SECONDS)
 
     async def _drain(self, seconds: float) -> None:
         """Wait for the workers' ends and for their reports to leave; an absent scheduler is not waited for."""
         self._log.info("agent_draining", workers=len(self._control.workers), seconds=seconds)
+        self._post([self._control.leaving(seconds)])
         await self._on_thread(self._control.drain, seconds)
         self._quiet.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._quiet.wait(), seconds + _GRACE_SECONDS)
 
     # ---------------------------------------------------------------------------------------------------- connections
-    async def _connect_for_ever(self) -> None:
+    async def _connect_for_ever(self, stop: asyncio.Event) -> None:
         low, high = _RECONNECT_SECONDS
         ceiling = low
         said = ""
@@ -97,7 +104,11 @@ class AgentStream:
                     await self._connect(AgentServiceStub(channel))
                     reason = "the scheduler ended the stream"
                 except grpc.aio.AioRpcError as error:
-                    reason = from_rpc_error(error).sentence
+                    refusal = from_rpc_error(error)
+                    reason = refusal.sentence
+                    if refusal.reason == _NOT_WANTED:
+                        await self.kill_workers()
+                        stop.set()
                 except asyncio.InvalidStateError:  # a write met a stream that had just ended
                     reason = "the stream broke"
                 if self._connected:

@@ -16,6 +16,7 @@ import pytest
 
 from frazil.api.agent.v1.agent_pb2 import ConnectRequest, ConnectResponse, Probe, Start, Stop, Welcome
 from frazil.api.agent.v1.agent_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
+from frazil.model.errors import ErrorKind, FrazilError
 from frazil.rpc.failpoints import EXIT_CODE
 from frazil.rpc.server import RunningServer, start_server
 
@@ -35,6 +36,7 @@ class Scheduler(AgentServiceServicer):
     def __init__(self) -> None:
         self.got: list[ConnectRequest] = []
         self.kill: list[str] = []
+        self.refusal: FrazilError | None = None
         self.changed = asyncio.Event()
         self.outbox: asyncio.Queue[ConnectResponse] = asyncio.Queue()
 
@@ -62,6 +64,8 @@ class Scheduler(AgentServiceServicer):
         return (await self.until(lambda m: m.HasField("proved_free"))).proved_free
 
     async def Connect(self, requests: Any, context: Any) -> AsyncIterator[ConnectResponse]:
+        if self.refusal is not None:
+            raise self.refusal
         self.outbox = outbox = asyncio.Queue()
 
         async def read() -> None:
@@ -218,6 +222,32 @@ async def test_terminated_agent_drains_its_workers_and_reports_their_ends(tmp_pa
         assert (await scheduler.proved()).problem == ""
         assert await asyncio.wait_for(agent.wait(), 10) == 0
         assert not alive(pid)
+
+
+async def test_agent_of_a_cluster_job_serves_one_lease_and_leaves(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (scheduler, site):
+        agent = await site.agent("--once", "--cpu-slots", "3")
+        hello = await scheduler.hello()
+        assert hello.cluster_job_name == "node"
+        assert [s.slot_key for s in hello.slots] == ["cpu:node#0"]
+        await site.start(scheduler, "lease", 7)
+        scheduler.tell(stop=Stop(lease_id="lease", epoch=7, mode=Stop.MODE_DRAIN, deadline_seconds=20))
+        assert (await scheduler.proved()).problem == ""
+        assert await asyncio.wait_for(agent.wait(), 10) == 0
+
+
+async def test_agent_of_a_cluster_job_that_is_not_wanted_kills_its_worker_and_leaves(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (scheduler, site):
+        agent = await site.agent("--once", TOY="stubborn")
+        await scheduler.hello()
+        pid = await site.start(scheduler, "lease", 7)
+        await site.server.stop(0.0)
+        successor = Scheduler()
+        successor.refusal = FrazilError("AGENT_NOT_WANTED", "Another has your name; leave.", kind=ErrorKind.CONFLICT)
+        async with serving(successor, site.port):
+            assert await asyncio.wait_for(agent.wait(), 30) == 0
+        assert not alive(pid)
+        assert "Another has your name" in site.log()
 
 
 async def test_second_signal_kills_what_will_not_drain(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Desk:
         self.gpu = Slot(slot_key="GPU-a#0", device_name="A100", memory_mib=8000, gpu_uuid="GPU-a")
         self.control = self.successor(rig.children)
 
-    def successor(self, children: Any) -> Control:
+    def successor(self, children: Any, once_idle_seconds: float = 0.0) -> Control:
         node = Node(
             node_id="node",
             boot_id="boot",
@@ -41,6 +41,7 @@ class Desk:
             slots=(self.rig.slot, self.gpu),
             programs=("frazil-toy",),
             baselines_mib={"GPU-a": 0},
+            once_idle_seconds=once_idle_seconds,
         )
         return Control(node, self.rig.locks, children, self.memory, self.rig.clock)
 
@@ -98,6 +99,35 @@ def test_death_is_followed_by_proof_unasked(desk: Desk, monkeypatch: pytest.Monk
     proved = desk.until("proved_free")
     assert (proved.slot_key, proved.lease_id, proved.epoch, proved.problem) == ("cpu:node#0", "lease", 7, "")
     assert not desk.control.busy
+
+
+def test_an_agent_of_a_cluster_job_is_over_when_its_lease_is_proven_free(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY", "exits1")
+    desk.control = desk.successor(desk.rig.children, once_idle_seconds=1000.0)
+    assert desk.control.hello().hello.cluster_job_name == "node"
+    assert not desk.control.over
+    desk.tell(desk.rig.order())
+    assert not desk.control.over
+    desk.until("proved_free")
+    assert desk.control.over
+
+
+def test_an_agent_of_a_cluster_job_is_over_when_nobody_wants_it(desk: Desk) -> None:
+    desk.control = desk.successor(desk.rig.children, once_idle_seconds=60.0)
+    desk.rig.clock.now += 59.0
+    desk.control.tick()
+    assert not desk.control.over
+    desk.rig.clock.now += 1.0
+    assert desk.control.over
+
+
+def test_an_agent_of_a_machine_is_never_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY", "exits1")
+    desk.tell(desk.rig.order())
+    desk.until("proved_free")
+    desk.rig.clock.now += 1e6
+    assert not desk.control.over
+    assert desk.control.hello().hello.cluster_job_name == ""
 
 
 def test_start_and_stop_of_a_worker_that_ended_are_answered_with_its_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from frazil.api.agent.v1.agent_pb2 import (
     ConnectResponse,
     Exited,
     Hello,
+    Leaving,
     ProvedFree,
     Started,
     Welcome,
@@ -33,6 +34,7 @@ class NotingControl:
         self.to_report: list[ConnectRequest] = []
         self.threads: set[str] = set()
         self.busy = False
+        self.over = False
         self.workers = ()
         self.drained: list[float] = []
         self.beats = 0
@@ -53,6 +55,9 @@ class NotingControl:
         kind = response.WhichOneof("message")
         self.handled.append(str(kind))
         return [ConnectRequest(started=Started(lease_id=response.start.lease_id))] if kind == "start" else []
+
+    def leaving(self, seconds: float) -> ConnectRequest:
+        return ConnectRequest(leaving=Leaving(seconds=seconds))
 
     def tick(self) -> list[ConnectRequest]:
         messages, self.to_report = self.to_report, []
@@ -175,6 +180,15 @@ async def test_stop_drains_and_delivers_the_last_reports() -> None:
         stop.set()
         await scheduler.until("proved_free")
     assert control.drained == [3.0]
+    assert scheduler.kinds() == ["hello", "leaving", "proved_free"]  # whoever is told last of a death knows why
+
+
+async def test_an_agent_whose_one_lease_is_over_leaves_by_itself() -> None:
+    scheduler, control = Scheduler(), NotingControl()
+    async with serving(scheduler) as server, running(control, server.port) as stop:
+        await scheduler.until("hello")
+        control.over = True
+        await asyncio.wait_for(stop.wait(), 10)
 
 
 async def test_stop_without_a_scheduler_does_not_wait_for_one() -> None:
