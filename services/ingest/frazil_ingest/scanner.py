@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import structlog
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, MovieFile
 from frazil.api.session.v1.session_pb2 import ScanStatus, SessionParameters
-from frazil.io.metadata import find_companion, read_metadata
+from frazil.io.metadata import find_companion, fit_to_movie, read_metadata
 from frazil.io.movies import Completeness, holds_events, structure_complete
 from frazil.model.optics import MovieMetadata
 from frazil_ingest import selection
@@ -307,15 +307,9 @@ class SessionScanner:
         return find_companion(movie, metadata_root=self._metadata_root(), movie_root=self._root) is not None
 
     def _metadata(self, movie: Path, completeness: Completeness) -> MovieMetadata:
-        """Return what the companion says; a pixel size that only the movie's own header gives is taken from there."""
+        """Return what the companion and the movie's own header say."""
         metadata = read_metadata(movie, metadata_root=self._metadata_root(), movie_root=self._root)
-        info = completeness.info
-        if metadata.pixel_size_angstrom is None and info is not None and info.pixel_size_angstrom not in (None, 1.0):
-            source = (("pixel_size_angstrom", f"{info.format} header"),)
-            return replace(
-                metadata, pixel_size_angstrom=info.pixel_size_angstrom, provenance=tuple(metadata.provenance) + source
-            )
-        return metadata
+        return metadata if completeness.info is None else fit_to_movie(metadata, completeness.info)
 
     def _metadata_root(self) -> Path | None:
         return Path(self._parameters.metadata_folder) if self._parameters.metadata_folder else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from frazil.io.metadata import read_metadata
+from frazil.io.metadata import fit_to_movie, read_metadata
+from frazil.io.movies import MovieInfo, Rendering
 from frazil.model.optics import MovieMetadata
 
 # Written by hand after the published descriptions of EPU's files, not by our simulator.
@@ -137,3 +139,101 @@ def test_no_companion_and_a_silent_one(tmp_path: Path) -> None:
     assert read_metadata(path) == MovieMetadata(provenance=(("companion", "none found"),))
     (tmp_path / "a.tif.mdoc").write_bytes(b"\xff\xfe\x00 = = [")
     assert "says nothing" in dict(read_metadata(path).provenance)["companion"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "GridSquare_1/Data",  # the tree begins at the grid square
+        "Images-Disc1/GridSquare_1/Data",  # or at the disc
+        "metadata_grid7/Images-Disc1/GridSquare_1/Data",  # several grids at once: a session each
+        "grid7/Images-Disc2/GridSquare_1/Data",  # on another disc
+        "grid7/GridSquare_1/Data",
+        "",
+    ],
+)
+def test_metadata_trees_of_several_grids(tmp_path: Path, place: str) -> None:
+    movies = tmp_path / "movies" / "grid7"
+    path = movie(movies / "Images-Disc1" / "GridSquare_1" / "Data", "FoilHole_2_Data_3_4_5_6_fractions.tiff")
+    folder = tmp_path / "meta" / place
+    for other in ("metadata_grid6", "grid8"):
+        (tmp_path / "meta" / other / "Images-Disc1").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "FoilHole_2_Data_3_4_5_6.xml").write_text(EPU)
+    read = read_metadata(path, metadata_root=tmp_path / "meta", movie_root=movies)
+    assert read.voltage_kv == pytest.approx(200.0)
+    assert read.grid_square == "1"
+
+
+def test_the_grid_square_is_taken_from_the_companion_where_movies_lie_flat(tmp_path: Path) -> None:
+    path = movie(tmp_path / "movies", "FoilHole_2_Data_3_4_5_6_EER.eer")
+    folder = tmp_path / "meta" / "GridSquare_44" / "Data"
+    folder.mkdir(parents=True)
+    (folder / "FoilHole_2_Data_3_4_5_6.xml").write_text(EPU)
+    read = read_metadata(path, metadata_root=folder)
+    assert (read.grid_square, dict(read.provenance)["grid_square"]) == ("44", "companion's path")
+    assert dict(read.provenance)["foil_hole"] == "file path"
+
+
+def test_the_gain_that_a_falcon_names_is_looked_for_up_to_the_top_of_the_session(tmp_path: Path) -> None:
+    path = movie(tmp_path / "Images-Disc1" / "GridSquare_1" / "Data", "FoilHole_2_Data_3_4_5_6_EER.eer")
+    key = (
+        "<a:KeyValueOfstringanyType><a:Key>Detectors[EF-Falcon].EerGainReference</a:Key><a:Value>X:\\gains\\a b.gain</a:Value>"
+    )
+    text = EPU.replace("<a:KeyValueOfstringanyType>", f"{key}</a:KeyValueOfstringanyType><a:KeyValueOfstringanyType>", 1)
+    (path.parent / "FoilHole_2_Data_3_4_5_6.xml").write_text(text)
+    assert read_metadata(path).gain_path == str(path.parent / "a b.gain")
+    (tmp_path / "a b.gain").touch()
+    assert read_metadata(path).gain_path == str(tmp_path / "a b.gain")
+
+
+def test_serialem_places(tmp_path: Path) -> None:
+    path = movie(tmp_path, "a.tif")
+    (tmp_path / "a.tif.mdoc").write_text("[FrameSet = 0]\nNavigatorLabel = 7-12\nMultishotHoleAndPosition = 3 1\n")
+    read = read_metadata(path)
+    assert (read.grid_square, read.foil_hole) == ("7", "7-12/3")
+
+
+def info_of(width: int, height: int, **more: Any) -> MovieInfo:
+    values = {"frame_count": 40, "dtype": "uint8", "pixel_size_angstrom": None, "format": "TIFF", **more}
+    return MovieInfo(width_px=width, height_px=height, **values)
+
+
+STATED = MovieMetadata(
+    pixel_size_angstrom=0.8, width_px=5760, height_px=4092, frame_count=1, total_dose_e_per_angstrom2=40.0,
+    provenance=(("pixel_size_angstrom", "EPU XML"), ("frame_count", "EPU XML")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sides", "pixel_size", "provenance"),
+    [
+        ((5760, 4092), 0.8, "EPU XML"),
+        ((11520, 8184), 0.4, "EPU XML, halved: the movie is in super-resolution"),
+        ((8184, 11520), 0.4, "EPU XML, halved: the movie is in super-resolution"),
+        ((2880, 2046), 1.6, "EPU XML, doubled: the movie is binned by 2"),
+        ((4096, 4096), 0.8, "EPU XML"),
+    ],
+)
+def test_the_pixel_size_is_that_of_the_movies_own_pixels(sides: tuple[int, int], pixel_size: float, provenance: str) -> None:
+    found = fit_to_movie(STATED, info_of(*sides))
+    assert found.pixel_size_angstrom == pytest.approx(pixel_size)
+    assert dict(found.provenance)["pixel_size_angstrom"] == provenance
+
+
+def test_a_header_gives_the_pixel_size_only_where_nothing_else_does() -> None:
+    assert fit_to_movie(STATED, info_of(5760, 4092, pixel_size_angstrom=1.3)).pixel_size_angstrom == 0.8
+    found = fit_to_movie(MovieMetadata(), info_of(5760, 4092, pixel_size_angstrom=1.3))
+    assert (found.pixel_size_angstrom, dict(found.provenance)["pixel_size_angstrom"]) == (1.3, "TIFF header")
+    assert fit_to_movie(MovieMetadata(), info_of(5760, 4092, pixel_size_angstrom=1.0)).pixel_size_angstrom is None
+
+
+def test_events_count_raw_frames_and_their_dose() -> None:
+    events = info_of(4096, 4096, frame_count=1000, format="EER", rendering=Rendering(), total_dose_e_per_px=16.0)
+    found = fit_to_movie(STATED, events)
+    assert (found.frame_count, found.dose_per_frame_e_per_angstrom2) == (1000, pytest.approx(0.04))
+    assert dict(found.provenance)["frame_count"] == "EER header"
+    counted = fit_to_movie(MovieMetadata(pixel_size_angstrom=0.8), events)
+    assert counted.total_dose_e_per_angstrom2 == pytest.approx(25.0)
+    assert dict(counted.provenance)["total_dose_e_per_angstrom2"] == "EER header"
+    assert fit_to_movie(MovieMetadata(), events).total_dose_e_per_angstrom2 is None

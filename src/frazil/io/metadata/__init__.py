@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import cast
 
 from frazil.io.metadata._contract import MetadataFormat, candidate_folders
+from frazil.io.metadata._fit import fit_to_movie
 from frazil.model.optics import MovieMetadata
 
-__all__ = ["MetadataFormat", "find_companion", "formats", "read_metadata"]
+__all__ = ["MetadataFormat", "find_companion", "fit_to_movie", "formats", "read_metadata"]
 
 
 @cache
@@ -34,7 +35,8 @@ def read_metadata(
     """Read what the companion file of a movie says about it.
 
     The companion is sought beside the movie; with `metadata_root` (a session's metadata may lie in another tree than its
-    movies) also at the same place relative to `movie_root`, and at the top of `metadata_root`. Without a companion, or with
+    movies) also at the same place relative to `movie_root`, at the top of `metadata_root`, and in the sessions below it (see
+    `candidate_folders`). Without a companion, or with
     one that cannot be understood, every value is None and `provenance` says why under "companion"; nothing raises but the
     file system.
     """

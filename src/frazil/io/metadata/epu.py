@@ -10,7 +10,7 @@ from xml.etree.ElementTree import ParseError
 import defusedxml.ElementTree  # type: ignore[import-untyped]
 from defusedxml import DefusedXmlException
 
-from frazil.io.metadata._contract import COMPANION_MAX_BYTES, count, number, positive
+from frazil.io.metadata._contract import COMPANION_MAX_BYTES, beside_or_above, count, number, path_part, positive
 from frazil.model.optics import MovieMetadata
 
 NAME = "EPU XML"
@@ -31,8 +31,9 @@ def companion_names(movie_name: str) -> tuple[str, ...]:
 
 def parse(companion: Path, movie: Path) -> MovieMetadata:
     """Read EPU's XML; a broken one gives metadata that know only what the movie's path says."""
-    place: dict[str, Any] = {"grid_square": _first(_GRID_SQUARE, str(movie)), "foil_hole": _first(_FOIL_HOLE, movie.name)}
-    named = [(field, "file path") for field, value in place.items() if value is not None]
+    parts = {"grid_square": path_part(_GRID_SQUARE, movie, companion), "foil_hole": path_part(_FOIL_HOLE, movie, companion)}
+    place: dict[str, Any] = {field: value for field, (value, _) in parts.items()}
+    named = [(field, source) for field, (value, source) in parts.items() if value is not None]
     try:
         if companion.stat().st_size > COMPANION_MAX_BYTES:
             raise ValueError("it is too large")
@@ -40,12 +41,12 @@ def parse(companion: Path, movie: Path) -> MovieMetadata:
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         note = ("companion", f"{companion.name} is not readable XML: {error}")
         return MovieMetadata(**place, provenance=(note, *named))
-    values = _values(root)
+    values = _values(root, movie)
     known = [(field, NAME) for field, value in values.items() if value is not None]
     return MovieMetadata(**values, **place, provenance=(("companion", companion.name), *known, *named))
 
 
-def _values(root: Element) -> dict[str, Any]:
+def _values(root: Element, movie: Path) -> dict[str, Any]:
     """Collect the fields, each None where the XML does not say it."""
     custom = _custom_data(root)
     total_dose = positive(custom.get("Dose"), scale=_PER_SQUARE_METRE)
@@ -65,7 +66,17 @@ def _values(root: Element) -> dict[str, Any]:
         "stage_x_um": number(_text(root, "stage", "Position", "X"), scale=1e6),
         "stage_y_um": number(_text(root, "stage", "Position", "Y"), scale=1e6),
         "acquired_at": _text(root, "acquisitionDateTime"),
+        "gain_path": beside_or_above(movie, _gain_name(custom)),
     }
+
+
+def _gain_name(custom: dict[str, str]) -> str | None:
+    """Return the gain reference that a Falcon names, `Detectors[EF-Falcon].EerGainReference` or `.GainReference`."""
+    for ending in ("].EerGainReference", "].GainReference"):
+        for key, value in custom.items():
+            if key.startswith("Detectors[") and key.endswith(ending):
+                return value
+    return None
 
 
 def _custom_data(root: Element) -> dict[str, str]:
@@ -97,8 +108,3 @@ def _text(element: Element | None, *names: str) -> str | None:
 def _local(element: Element) -> str:
     """Return a tag without its namespace."""
     return str(element.tag).rpartition("}")[2]
-
-
-def _first(pattern: re.Pattern[str], text: str) -> str | None:
-    matches = pattern.findall(text)
-    return str(matches[-1]) if matches else None

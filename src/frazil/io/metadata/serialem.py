@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath, PureWindowsPath
+import re
+from pathlib import Path
 from typing import Any
 
-from frazil.io.metadata._contract import COMPANION_MAX_BYTES, count, number, positive
+from frazil.io.metadata._contract import COMPANION_MAX_BYTES, beside_or_above, count, number, positive
 from frazil.model.optics import MovieMetadata
 
 NAME = "SerialEM mdoc"
@@ -66,7 +67,19 @@ def _values(keys: dict[str, str], movie: Path) -> dict[str, Any]:
         "stage_x_um": number(stage[0]),
         "stage_y_um": number(stage[1]),
         "acquired_at": keys.get("DateTime"),
-        "gain_path": _gain_path(keys.get("GainReference"), movie),
+        "gain_path": beside_or_above(movie, keys.get("GainReference")),
+        **_place(keys),
+    }
+
+
+def _place(keys: dict[str, str]) -> dict[str, str | None]:
+    """Return grid square and hole: the navigator's label "7-12" is point 12 of map 7; a shot at several holes counts them."""
+    label = keys.get("NavigatorLabel") or None
+    square = re.match(r"(\d+)-\d+", label or "")
+    hole = (keys.get("MultishotHoleAndPosition") or "").split()
+    return {
+        "grid_square": square.group(1) if square else None,
+        "foil_hole": f"{label}/{hole[0]}" if label and hole else label,
     }
 
 
@@ -84,11 +97,3 @@ def _frame_doses(text: str | None) -> tuple[float | None, int | None]:
     if not parts or len(parts) % 2 or None in doses or None in numbers:
         return None, None
     return (doses.pop() if len(doses) == 1 else None), sum(n for n in numbers if n is not None)
-
-
-def _gain_path(text: str | None, movie: Path) -> str | None:
-    """Return the gain reference beside the movie; the folder named in the file is the microscope's and is dropped."""
-    if not text:
-        return None
-    name = PureWindowsPath(PurePosixPath(text).name).name
-    return str(movie.parent / name) if name not in ("", ".", "..") else None
