@@ -20,9 +20,13 @@ from frazil.api.reconstruction.v1 import reconstruction_pb2
 from frazil.api.session.v1 import session_pb2
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
+from frazil_scheduler.clock import Clock
 from frazil_scheduler.config import LaneSettings, Settings
+from frazil_scheduler.ledger.store import Store
 from frazil_scheduler.service import Scheduler, running
 from integration.scheduler.fakes import Agent, Client, commit_request
+from postgresql import Server
+from relay import Relay
 
 KILLS = 15
 MOVIES = 200
@@ -86,8 +90,8 @@ for line in sys.stdin:
 class Killer:
     """Runs the scheduler in children of one process that has imported it already, and kills them one after the other."""
 
-    def __init__(self, data_dir: Path, port: int) -> None:
-        self._line = f"--data-dir {data_dir} --address 127.0.0.1:{port}\n".encode()
+    def __init__(self, data_dir: Path, port: int, ledger: str) -> None:
+        self._line = f"--data-dir {data_dir} --address 127.0.0.1:{port} --ledger {ledger}\n".encode()
         self.kills = 0
         self._dice = random.Random(7)
 
@@ -121,10 +125,10 @@ class Killer:
 
 
 @pytest.mark.timeout(110)
-async def test_killed_while_committing_no_acknowledged_commit_is_lost(tmp_path: Path, movies: Path) -> None:
+async def test_killed_while_committing_no_acknowledged_commit_is_lost(tmp_path: Path, movies: Path, ledger: str) -> None:
     data_dir = tmp_path / "data"
     port = free_port()
-    async with Killer(data_dir, port) as killer, Client(f"127.0.0.1:{port}") as client:
+    async with Killer(data_dir, port, ledger) as killer, Client(f"127.0.0.1:{port}") as client:
         await insist(client.sessions.ListSessions, session_pb2.ListSessionsRequest())
         session = await client.create(movies)
         agent = Agent(client)
@@ -160,20 +164,42 @@ async def test_killed_while_committing_no_acknowledged_commit_is_lost(tmp_path: 
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
 
 
-async def test_a_second_scheduler_on_the_ledger_refuses_in_one_sentence(tmp_path: Path) -> None:
-    first, _ = await launch(tmp_path)
-    second = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "frazil_scheduler", "--data-dir", str(tmp_path), "--address", "127.0.0.1:0", stderr=PIPE
-    )
+async def test_a_second_scheduler_on_the_ledger_refuses_in_one_sentence(tmp_path: Path, ledger: str) -> None:
+    first, _ = await launch(tmp_path, 0, "--ledger", ledger)
+    arguments = ["-m", "frazil_scheduler", "--data-dir", str(tmp_path), "--address", "127.0.0.1:0", "--ledger", ledger]
+    second = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=PIPE)
     code, said = await ended(second)
     first.terminate()
     first_code, log = await ended(first)
     assert code == 2
-    assert said.startswith(f"frazil-scheduler: Another scheduler (process {first.pid}) holds ")
+    assert said.startswith("frazil-scheduler: Another scheduler (process ")
+    assert "://" in ledger or f"(process {first.pid}) holds " in said
     assert said.count("\n") == 1
     assert first_code == 0
     assert "Traceback" not in log
     assert not (tmp_path / "scheduler.address").exists()
+
+
+async def test_a_scheduler_that_was_replaced_while_cut_off_stops_in_one_sentence(
+    tmp_path: Path, postgresql_server: Server
+) -> None:
+    url = postgresql_server.new_ledger()
+    with Relay(postgresql_server.port) as relay:
+        link = url.replace("frazil@", "frazil:s3cr3t@") + f"&hostaddr=127.0.0.1&port={relay.port}"
+        process, _ = await launch(tmp_path, 0, "--ledger", link)
+        relay.open = False
+        relay.cut()
+        newer = Store(url, Clock())
+        relay.open = True
+        code, log = await ended(process)
+        newer.close()
+    assert code == 2
+    assert log.splitlines()[-1].startswith(
+        "frazil-scheduler: While the ledger was out of reach, it was taken: Another scheduler"
+    )
+    assert "Traceback" not in log
+    assert "s3cr3t" not in log
+    assert newer.term == 2
 
 
 async def test_a_port_in_use_is_one_sentence(served: tuple[Scheduler, str], tmp_path: Path) -> None:

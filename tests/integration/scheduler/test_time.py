@@ -11,6 +11,7 @@ import pytest
 
 from frazil.api.event.v1 import event_pb2
 from frazil.api.scheduler.v1 import scheduler_pb2
+from frazil.model.errors import FrazilError
 from frazil.rpc.errors import from_rpc_error
 from frazil_scheduler.clock import Clock
 from frazil_scheduler.config import LaneSettings, Settings
@@ -18,6 +19,7 @@ from frazil_scheduler.domain import limits
 from frazil_scheduler.service import Scheduler
 from frazil_scheduler.servicers.event import EventServicer
 from integration.scheduler.fakes import Agent, Client
+from postgresql import Server
 
 GIB = 1024**3
 
@@ -52,6 +54,38 @@ async def turned(settings: Settings) -> AsyncIterator[tuple[Turned, Client]]:
 async def node_state(client: Client) -> scheduler_pb2.Node.State.ValueType:
     (node,) = (await client.scheduler.ListNodes(scheduler_pb2.ListNodesRequest())).nodes
     return node.state
+
+
+async def test_while_the_ledger_is_away_no_node_is_lost_and_no_job_restarted(
+    tmp_path: Path, movies: Path, postgresql_server: Server
+) -> None:
+    ledger = postgresql_server.new_ledger()
+    turned = Turned(Settings(address="127.0.0.1:0", data_dir=tmp_path / "data", ledger=ledger))
+    server = await turned.scheduler.serve("127.0.0.1:0")
+    async with Client(f"127.0.0.1:{server.port}") as client:
+        await client.create(movies)
+        agent = Agent(client)
+        await agent.dial()
+        await client.start("grid1")
+        token = await agent.start()
+        await client.until("grid1", "RUNNING")
+        postgresql_server.stop()
+        for _ in range(2):
+            with pytest.raises(FrazilError, match="The ledger"):
+                await turned.pass_by(limits.LOST_SECONDS)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await agent._reader
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        postgresql_server.start()
+        await turned.pass_by(1.0)
+        assert await node_state(client) != scheduler_pb2.Node.STATE_LOST
+        assert list((await agent.dial()).adopt) == [token.lease_id]
+        (job,) = await client.jobs("grid1")
+        assert (job.state, job.lease.epoch) == (scheduler_pb2.Job.STATE_RUNNING, token.epoch)
+        await agent.hang_up()
+    turned.scheduler.hub.notifier.close()
+    await server.stop(0.1)
+    await turned.scheduler.close()
 
 
 async def test_an_agent_that_was_frozen_must_say_hello_before_it_is_believed(
