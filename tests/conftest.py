@@ -13,6 +13,7 @@ import pytest
 import postgresql
 
 MEMORY_FOLDER = Path("/dev/shm")
+PLUGINS = Path(__file__).parent / "plugins"
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,9 @@ def new_ledger(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
 def ledger(new_ledger: Callable[[], str]) -> str:
     """The path or URL of an empty ledger."""
     return new_ledger()
+
+
+@pytest.fixture
+def more_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install the job types of `tests/plugins/more_jobs.py`."""
+    monkeypatch.syspath_prepend(str(PLUGINS))

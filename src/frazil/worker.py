@@ -85,6 +85,7 @@ class WorkerContext:
         self.session = reply.session
         self.session_folder = Path(reply.session.folder)
         self.checkpoints = tuple(reply.checkpoints)
+        self.parameters: Mapping[str, str] = dict(reply.parameters)  # of an auxiliary job
 
     # ------------------------------------------------------------------------------------------------------- stopping
     @property

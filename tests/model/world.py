@@ -107,12 +107,12 @@ class World:
         return list(self.store.read(lambda tx: tx.all(select(table).where(*where))))
 
     # ------------------------------------------------------------------------------------------------------- sessions
-    def create(self, name: str, *, until: str = "", workers_wanted: int = 1) -> str:
-        """Create a session and return its identity."""
+    def create(self, name: str, *, until: str = "", workers_wanted: int = 1, **compute: Any) -> str:
+        """Create a session, with more of its compute resources if given, and return its identity."""
         wanted = session_pb2.Session(name=name)
         wanted.parameters.until = until
         wanted.parameters.particle_diameter_angstrom = 140
-        wanted.compute.preprocessing_workers = workers_wanted
+        wanted.compute.CopyFrom(session_pb2.ComputeResources(preprocessing_workers=workers_wanted, **compute))
         validation.fill_defaults(wanted.parameters, wanted.compute)
         row = self.store.transact(lambda tx: sessions.create(tx, wanted, self.folder / name))
         return str(row["session_id"])

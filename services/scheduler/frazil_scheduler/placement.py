@@ -99,8 +99,12 @@ def order(job: WaitingJob) -> tuple[int, int]:
 def fits(job: WaitingJob, slot: Slot) -> bool:
     """Tell whether a slot of the job's lane could ever serve it: large enough, with its program, on a GPU it is bound to."""
     minimum = job.gpu_memory_min_mib if slot.kind is Kind.GPU else job.cpu_memory_min_mib
-    bound = not job.gpus or slot.slot_key in job.gpus or slot.gpu in job.gpus
-    return bound and job.program in slot.programs and slot.memory_mib >= minimum
+    return bound(job, slot) and job.program in slot.programs and slot.memory_mib >= minimum
+
+
+def bound(job: WaitingJob, slot: Slot) -> bool:
+    """Tell whether a slot is among those the job is bound to; a job that is bound to none may use any."""
+    return not job.gpus or slot.slot_key in job.gpus or slot.gpu in job.gpus
 
 
 def usable(job: WaitingJob, slot: Slot) -> bool:

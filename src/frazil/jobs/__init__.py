@@ -1,18 +1,21 @@
 """Declarations of job types: what a job needs. What it does is the runner of the same name in its service.
 
-A job type is a file in this folder with a constant `JOB`; `load(name)` finds it by file name.
+A job type is a file in this folder with a constant `JOB`; `load(name)` finds it by file name. Another distribution adds its
+own by an entry point of the group "frazil.jobs" that names such a constant.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from importlib.metadata import EntryPoint, entry_points
 
 from frazil.model.camera import Camera
 from frazil.model.errors import ErrorKind, FrazilError
+from frazil.model.parameter import Parameter, Value, read_parameters
 
 
 class Hold(Enum):
@@ -53,20 +56,40 @@ class JobType:
     gpu_memory_min_mib: Callable[[Workload], int]
     cpu_memory_min_mib: int  # on a CPU slot
     title: str
+    parameters: tuple[Parameter, ...] = ()  # of an auxiliary job
+    time_limit_seconds: float = 7200.0  # from the start of its worker to its end; a job that is held until paused has none
+    stall_limit_seconds: float = 1800.0  # without a word of progress, then its worker starts anew
+
+    def read(self, given: Mapping[str, str]) -> dict[str, Value]:
+        """Return the value of every parameter. Raises FrazilError PARAMETER_UNKNOWN or PARAMETER_INVALID."""
+        return read_parameters(self.parameters, given)
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all job types, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted({*_own(), *_added()}))
 
 
 def load(name: str) -> JobType:
     """Return the declaration of a job type; raises FrazilError JOB_TYPE_UNKNOWN naming the known ones."""
-    if name not in names():
+    job: JobType
+    if name in _own():
+        job = importlib.import_module(f"{__name__}.{name}").JOB
+        return job
+    entry = _added().get(name)
+    if entry is None:
         raise FrazilError(
             "JOB_TYPE_UNKNOWN",
             f"There is no job type {name!r}; known are {', '.join(names())}.",
             kind=ErrorKind.NOT_FOUND,
         )
-    job: JobType = importlib.import_module(f"{__name__}.{name}").JOB
+    job = entry.load()
     return job
+
+
+def _own() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__)}
+
+
+def _added() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="frazil.jobs")}

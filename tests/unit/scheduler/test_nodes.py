@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from frazil.api.agent.v1 import agent_pb2
+from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import FrazilError
-from frazil_scheduler.domain import limits, nodes, queue
+from frazil_scheduler.domain import control, limits, nodes, queue
 from frazil_scheduler.ledger import tables
 from model.world import World
 from unit.scheduler.stories import job, notices, up
@@ -93,6 +94,84 @@ def test_quarantining_a_gpu_takes_all_its_slots_and_moves_its_jobs(world: World)
     world.settle("node")
     assert {row["quarantined"] for row in world.rows(tables.slot)} == {""}
     assert {row["state"] for row in world.rows(tables.job)} == {"RUNNING"}
+
+
+def test_a_drained_gpu_keeps_its_job_and_gets_no_other_until_it_is_cleared(world: World) -> None:
+    up(world)
+    other = world.create("other", until="preprocess")
+    world.change(other, "start")
+    world.store.transact(lambda tx: nodes.drain_gpu(tx, "GPU-0#0", "fan"))
+    world.settle("node")
+    worker = world.worker_of("preprocess")
+    assert not worker.draining
+    world.hello("node")  # a new Hello forgets nothing
+    world.change(world.rows(tables.session)[0]["session_id"], "pause")
+    world.end(worker, 0)
+    world.settle("node")
+    (waiting,) = world.rows(tables.job, tables.job.c.session_id == other)
+    assert waiting["state"] == "WAITING"
+    assert "out of service or drained" in waiting["reason"]
+    (slot,) = world.rows(tables.slot)
+    assert (slot["drained"], slot["quarantined"]) == ("fan", "")
+    world.store.transact(lambda tx: nodes.clear_gpu(tx, "GPU-0#0"))
+    (waiting,) = world.rows(tables.job, tables.job.c.session_id == other)
+    assert waiting["state"] == "STARTING"
+
+
+def explain(world: World, session_id: str) -> scheduler_pb2.ExplainWaitResponse:
+    (row,) = world.rows(tables.job, tables.job.c.session_id == session_id)
+    return world.store.read(lambda tx: queue.explain_wait(tx, world.lanes, row))
+
+
+def test_a_waiting_job_learns_its_position_its_holders_and_what_helps(world: World) -> None:
+    holder = up(world)
+    granted_ns = int(world.mono * 1e9)
+    names = ["second", "first", "elsewhere"]
+    sessions = {name: world.create(name, until="preprocess") for name in names[:2]}
+    sessions["elsewhere"] = world.create("elsewhere", until="preprocess", preprocessing_gpus=["GPU-7"], priority=90)
+    for name in names:
+        world.change(sessions[name], "start")
+    (row,) = world.rows(tables.job, tables.job.c.session_id == sessions["first"])
+    world.store.transact(lambda tx: control.set_priority(tx, row, 5))
+    world.advance(100)
+    reply = explain(world, sessions["second"])
+    assert (reply.reason, reply.position) == ("LANE_HELD", 1)  # who is bound elsewhere is not before it
+    (blocker,) = reply.blockers
+    assert (blocker.slot_key, blocker.session_id, blocker.indefinite) == ("GPU-0#0", holder, True)
+    assert blocker.since.ToNanoseconds() == granted_ns
+    assert "Pause one of the sessions" in reply.remedy
+    assert explain(world, sessions["first"]).position == 0
+    bound = explain(world, sessions["elsewhere"])
+    assert (bound.reason, bound.sentence) == ("LANE_TOO_SMALL", "None of the GPUs it is bound to (GPU-7) is in lane 'default'.")
+
+
+def test_a_holder_that_is_told_to_stop_is_not_indefinite(world: World) -> None:
+    holder = up(world)
+    other = world.create("other", until="preprocess")
+    world.change(other, "start")
+    world.change(holder, "pause")
+    reply = explain(world, other)
+    assert (reply.reason, [blocker.indefinite for blocker in reply.blockers]) == ("LANE_BUSY", [False])
+
+
+def test_a_job_bound_to_a_held_gpu_is_told_so(world: World) -> None:
+    up(world)
+    world.hello("spare", {"GPU-9#0": 24_000})
+    other = world.create("other", until="preprocess", preprocessing_gpus=["GPU-0"])
+    world.change(other, "start")
+    reply = explain(world, other)
+    assert (reply.reason, [blocker.slot_key for blocker in reply.blockers]) == ("GPUS_BUSY", ["GPU-0#0"])
+
+
+def test_a_job_that_backs_off_says_when_it_is_tried_again(world: World) -> None:
+    session_id = up(world)
+    world.end(world.worker_of("preprocess"), 1)
+    world.settle("node")
+    reply = explain(world, session_id)
+    assert reply.reason == "BACKING_OFF"
+    assert "exit code 1" in reply.sentence
+    assert "in 1 s" in reply.remedy
+    world.settle("node")
 
 
 def test_a_gpu_used_by_another_program_comes_back_by_itself(world: World) -> None:

@@ -179,7 +179,7 @@ def released(tx: Transaction, job_id: str, epoch: int, effect: JobReleased) -> N
     if row["epoch"] != epoch or row["state"] not in ("STARTING", "RUNNING", "STOPPING"):
         return
     if row["state"] == "STOPPING":
-        reason = row["reason"] if row["stop_to"] == "CANCELLED" else ""
+        reason = row["reason"] if row["stop_to"] in TERMINAL else ""
         set_state(tx, row, row["stop_to"] or "WAITING", reason=reason, progress="")
     elif effect.cause in (Cause.DIED, Cause.UNSEEN):
         _died(tx, row, effect)

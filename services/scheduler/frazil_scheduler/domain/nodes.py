@@ -160,10 +160,19 @@ def quarantine_gpu(tx: Transaction, slot_key: str, reason: str) -> RowMapping:
     return _require_slot(tx, slot_key)
 
 
-def clear_gpu(tx: Transaction, slot_key: str) -> RowMapping:
-    """Ask the agent to prove the GPU's quarantined slots free; the proof puts them back into service."""
+def drain_gpu(tx: Transaction, slot_key: str, reason: str) -> RowMapping:
+    """Give no new job to the slots of a slot's GPU; those that hold them go on to their end."""
     row = _require_slot(tx, slot_key)
     for key in slots.of_gpu(tx, row):
+        slots.drain(tx, key, reason.strip() or "drained by a person")
+    return _require_slot(tx, slot_key)
+
+
+def clear_gpu(tx: Transaction, slot_key: str) -> RowMapping:
+    """End a GPU's drain, and ask the agent to prove its quarantined slots free; the proof puts them back into service."""
+    row = _require_slot(tx, slot_key)
+    for key in slots.of_gpu(tx, row):
+        slots.drain(tx, key, "")
         if slots.find(tx, key)[0]["quarantined"]:
             slots.ask_clear(tx, key)
     return _require_slot(tx, slot_key)
@@ -218,7 +227,7 @@ def _take_slots(tx: Transaction, message: agent_pb2.Hello) -> None:
             continue
         others = slots.find(tx, slot.slot_key)  # another container's agent offers the same slot
         if others:
-            values |= {key: others[0][key] for key in slots.IN_SERVICE}
+            values |= {key: others[0][key] for key in (*slots.IN_SERVICE, "drained", "handoff_session_id")}
         tx.run(insert(tables.slot).values(node_id=message.node_id, slot_key=slot.slot_key, **values))
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import RowMapping, select
 
 from frazil.api.scheduler.v1 import scheduler_pb2
+from frazil.model.errors import FrazilError
 from frazil_scheduler.domain import jobs, leases
 from frazil_scheduler.lanes import LaneBackend
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
-from frazil_scheduler.placement import Holder, Kind, Reason, Slot, WaitingJob, explain, order, schedule, usable
+from frazil_scheduler.placement import Holder, Kind, Reason, Slot, WaitingJob, bound, explain, fits, order, schedule, usable
 
 Lanes = Mapping[str, LaneBackend]
 
@@ -24,7 +26,7 @@ _REMEDY = {
     Reason.LANE_QUARANTINED: "See the slots' reasons, cure them, and clear the GPUs.",
     Reason.LANE_HELD: "Pause one of the sessions that hold the slots, or add slots to the lane.",
     Reason.LANE_BUSY: "Nothing: a slot becomes free by itself.",
-    Reason.GPUS_BUSY: "Wait, stop the jobs that hold these GPUs, or requeue it without choosing GPUs.",
+    Reason.GPUS_BUSY: "Wait, stop the jobs that hold these GPUs, or submit it without choosing GPUs.",
 }
 
 
@@ -61,49 +63,92 @@ def slots_by_lane(tx: Transaction, lanes: Lanes) -> dict[str, list[Slot]]:
 
 def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb2.ExplainWaitResponse:
     """Say why a job waits, who is before it, who blocks it, and what a person can do."""
+    if row["parked"]:
+        return scheduler_pb2.ExplainWaitResponse(
+            reason="PARKED",
+            sentence="Another job of its session uses its slot for a while; its checkpoint waits.",
+            remedy="Nothing: its turn comes by itself.",
+        )
     if row["state"] != "WAITING":
         text = f"The job is {row['state'].lower()}." + (f" {row['reason']}" if row["reason"] else "")
         return scheduler_pb2.ExplainWaitResponse(reason="NOT_WAITING", sentence=text)
     slots = slots_by_lane(tx, lanes)
     job = _to_job(row)
     mine = {slot.slot_key for slot in slots.get(job.lane, ()) if usable(job, slot)}
+    if row["not_before_mono"] > tx.mono:
+        seconds = row["not_before_mono"] - tx.mono
+        return scheduler_pb2.ExplainWaitResponse(
+            reason="BACKING_OFF",
+            sentence=row["reason"] or "It starts again after a while.",
+            position=_position(tx, job, mine, slots),
+            remedy=f"Nothing: it is tried again in {seconds:.0f} s. Requeue it to try at once.",
+        )
     reason = explain(job, slots.get(job.lane, ()))
-    before = 0
-    for other in _waiting(tx):
-        theirs = {slot.slot_key for slot in slots.get(other["lane"], ()) if usable(_to_job(other), slot)}
-        before += order(_to_job(other)) < order(job) and bool(mine & theirs)
     return scheduler_pb2.ExplainWaitResponse(
         reason=reason.value,
-        sentence=row["reason"] or sentence(job, slots.get(job.lane, ()), reason),
-        position=before,
+        sentence=sentence(job, slots.get(job.lane, ()), reason),
+        position=_position(tx, job, mine, slots),
         blockers=_blockers(tx, mine),
         remedy=_REMEDY[reason],
     )
 
 
+def refuse_hopeless(tx: Transaction, lanes: Lanes, row: RowMapping) -> None:
+    """Raise FrazilError NO_SLOT_FITS for a job that no slot of its lane could ever serve.
+
+    A lane without slots may still get some, and a cluster's lane gets what is asked for: there nothing is refused.
+    """
+    lane = lanes.get(row["lane"])
+    if lane is None or lane.policy is not None:
+        return
+    slots = slots_by_lane(tx, lanes)[row["lane"]]
+    job = _to_job(row)
+    if slots and not any(fits(job, replace(slot, programs=frozenset({job.program}))) for slot in slots):
+        raise FrazilError("NO_SLOT_FITS", _too_small(job, slots))
+
+
 def sentence(job: WaitingJob, slots: Sequence[Slot], reason: Reason) -> str:
     """Return one sentence that stays the same while the cause does."""
-    lane = f"lane {job.lane!r}"
-    if reason is Reason.NO_NODE:
-        return f"No node of {lane} has dialled in that can start {job.program}."
     if reason is Reason.LANE_TOO_SMALL:
-        largest = max(slot.memory_mib for slot in slots if job.program in slot.programs)
-        needs = f"{job.gpu_memory_min_mib} MiB on a GPU or {job.cpu_memory_min_mib} MiB on a CPU slot"
-        return f"No slot of {lane} is large enough: it needs {needs}, the largest has {largest} MiB."
+        return _too_small(job, [slot for slot in slots if job.program in slot.programs])
+    lane = f"lane {job.lane!r}"
+    every = f"Every slot of {lane} that it could use"
     return {
-        Reason.LANE_QUARANTINED: f"Every slot of {lane} that it could use is out of service.",
-        Reason.LANE_HELD: f"Every slot of {lane} that it could use is held until a session is paused.",
-        Reason.LANE_BUSY: f"Every slot of {lane} that it could use is busy.",
+        Reason.NO_NODE: f"No node of {lane} has dialled in that can start {job.program}.",
+        Reason.LANE_QUARANTINED: f"{every} is out of service or drained.",
+        Reason.LANE_HELD: f"{every} is held until a session is paused.",
+        Reason.LANE_BUSY: f"{every} is busy.",
         Reason.GPUS_BUSY: f"The GPUs of {lane} that it is bound to are held by other jobs.",
     }[reason]
 
 
+def _too_small(job: WaitingJob, slots: Sequence[Slot]) -> str:
+    lane = f"lane {job.lane!r}"
+    chosen = [slot for slot in slots if bound(job, slot)]
+    if not chosen:
+        return f"None of the GPUs it is bound to ({', '.join(sorted(job.gpus))}) is in {lane}."
+    largest = max(slot.memory_mib for slot in chosen)
+    needs = f"{job.gpu_memory_min_mib} MiB on a GPU or {job.cpu_memory_min_mib} MiB on a CPU slot"
+    among = " that it is bound to" if job.gpus else ""
+    return f"No slot of {lane}{among} is large enough: it needs {needs}, the largest has {largest} MiB."
+
+
+def _position(tx: Transaction, job: WaitingJob, mine: set[str], slots: Mapping[str, Sequence[Slot]]) -> int:
+    """Count the jobs before this one that could use the same slots."""
+    before = 0
+    for row in _waiting(tx):
+        other = _to_job(row)
+        theirs = {slot.slot_key for slot in slots.get(other.lane, ()) if usable(other, slot)}
+        before += order(other) < order(job) and bool(mine & theirs)
+    return before
+
+
 def _waiting(tx: Transaction) -> Sequence[RowMapping]:
-    """Return the jobs that could start now: no lease binds them and they do not back off."""
-    bound = select(_lease.job_id).where(~_lease.released)
+    """Return the jobs that could start now: no lease binds them, they are not parked and do not back off."""
+    leased = select(_lease.job_id).where(~_lease.released)
     return tx.all(
         select(tables.job)
-        .where(_job.state == "WAITING", _job.not_before_mono <= tx.mono, _job.job_id.not_in(bound))
+        .where(_job.state == "WAITING", ~_job.parked, _job.not_before_mono <= tx.mono, _job.job_id.not_in(leased))
         .order_by(_job.sequence)
     )
 
@@ -151,7 +196,7 @@ def _blockers(tx: Transaction, slot_keys: set[str]) -> list[scheduler_pb2.Blocke
             job_id=row["job_id"],
             job_type=row["job_type"],
             session_id=row["session_id"],
-            indefinite=row["indefinite"],
+            indefinite=row["indefinite"] and row["state"] in ("RESERVED", "HELD"),
             since=records.timestamp(row["granted_ns"]),
         )
         for row in rows

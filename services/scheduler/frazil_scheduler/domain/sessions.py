@@ -75,10 +75,10 @@ def start(tx: Transaction, row: RowMapping, state: str = "RUNNING") -> RowMappin
     _require_state(row, ("PAUSED", "COMPLETED"), "started")
     _set_state(tx, row, state, scan=b"", job_problem="", recent_outcomes="", outcome_problem="", arrival_mono=0.0)
     known = jobs.of_session(tx, row["session_id"])
-    if not known:
+    if not any(job["indefinite"] for job in known):
         jobs.create(tx, row)
     for job in known:
-        if job["state"] in ("PAUSED", "FAILED", "DONE"):
+        if job["state"] == "PAUSED" or (job["indefinite"] and job["state"] in ("FAILED", "DONE")):
             jobs.set_state(tx, job, "WAITING", reason="", failures_in_row=0, not_before_mono=0.0)
     return require(tx, row["session_id"])
 
@@ -186,7 +186,7 @@ def _tell_failed_jobs(tx: Transaction, row: RowMapping, members: Sequence[RowMap
     failed = {
         f"{declarations.load(job['job_type']).title} has failed: {job['reason']} Pause and start the session to try again."
         for job in members
-        if job["state"] == "FAILED"
+        if job["state"] == "FAILED" and job["indefinite"]
     }
     problem = " ".join(sorted(failed))
     if problem != row["job_problem"]:

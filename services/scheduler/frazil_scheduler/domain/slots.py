@@ -56,6 +56,12 @@ def freed(tx: Transaction, slot_key: str) -> None:
         _set(tx, slot_key, **IN_SERVICE)
 
 
+def drain(tx: Transaction, slot_key: str, reason: str) -> None:
+    """Say why a slot gets no new job; no reason lets it get jobs again."""
+    if any(row["drained"] != reason for row in find(tx, slot_key)):
+        _set(tx, slot_key, drained=reason)
+
+
 def ask_clear(tx: Transaction, slot_key: str) -> None:
     """Let the next proof put the slot back into service."""
     _set(tx, slot_key, clear_asked=True)

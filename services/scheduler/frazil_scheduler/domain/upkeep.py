@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sqlalchemy import delete, func, select, update
 
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import jobs, leases, limits, nodes, queue, sessions
+from frazil_scheduler.domain import jobs, leases, limits, nodes, queue, sessions, stalls
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -23,6 +23,7 @@ def begin(tx: Transaction) -> None:
     tx.run(update(tables.session).values(arrival_mono=0.0, probe_mono=0.0))
     tx.run(update(tables.exposure).where(_exposure.not_before_mono > 0).values(not_before_mono=0.0))
     tx.run(update(tables.job).values(not_before_mono=0.0))
+    stalls.begin(tx)
     for row in tx.all(select(tables.lease).where(leases.OPEN)):
         deadlines = leases.overdue_after(tx, leases.to_lease(row), row["stop_seconds"])
         if row["state"] not in ("RELEASING", "QUARANTINED"):
@@ -40,6 +41,7 @@ def tick(tx: Transaction, silence: Mapping[str, float]) -> None:
     for row in tx.all(select(tables.lease).where(_lease.state == "RELEASING", _lease.overdue_mono <= tx.mono)):
         leases.apply(tx, row, machine.ProofOverdue())
     _kill_finished(tx)
+    stalls.watch(tx)
     backing_off = select(func.count()).select_from(tables.job).where(_job.state == "WAITING")
     if tx.scalar(backing_off):
         tx.placement_wanted = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sqlalchemy import RowMapping, update
 
 from frazil import jobs as declarations
@@ -17,7 +19,9 @@ _lease = tables.lease.c
 def attach(tx: Transaction, request: worker_pb2.AttachRequest) -> worker_pb2.AttachResponse:
     """Tell a worker what it is to do."""
     _, job = leases.current(tx, request.lease)
-    return reconstruction.attach(tx, job, sessions.require(tx, job["session_id"]))
+    reply = reconstruction.attach(tx, job, sessions.require(tx, job["session_id"]))
+    reply.parameters.update(json.loads(job["parameters"] or "{}"))
+    return reply
 
 
 def session_of(tx: Transaction, token: worker_pb2.LeaseToken) -> str:

@@ -177,7 +177,7 @@ job = Table(
     _text("parameters"),  # of an auxiliary job, JSON
     _seconds("drain_seconds"),  # how long a stop may take
     _text("state"),
-    _text("stop_to"),  # where STOPPING leads: PAUSED, CANCELLED or WAITING
+    _text("stop_to"),  # where STOPPING leads: PAUSED, CANCELLED, FAILED or WAITING
     _text("reason"),
     _text("progress"),
     _count("failures"),

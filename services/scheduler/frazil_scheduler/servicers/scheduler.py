@@ -4,18 +4,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.message import Message
 from sqlalchemy import RowMapping, select
 
 from frazil.api.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
-from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.config import LaneSettings
-from frazil_scheduler.domain import jobs, nodes, queue, sessions
+from frazil_scheduler.domain import control, jobs, nodes, queue, sessions
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.records import job_record, node_record, slot_record
 from frazil_scheduler.ledger.transaction import Transaction
+
+JobRequest = (
+    scheduler_pb2.SetJobPriorityRequest
+    | scheduler_pb2.CancelJobRequest
+    | scheduler_pb2.KillJobRequest
+    | scheduler_pb2.RequeueJobRequest
+)
 
 
 class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
@@ -59,36 +67,55 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
 
     async def GetJob(self, request: scheduler_pb2.GetJobRequest, context: Any) -> scheduler_pb2.Job:
         """Return one job."""
-        return await self._hub.store.look(lambda tx: job_record(tx, _require_job(tx, request.job_id)))
+        return await self._hub.store.look(lambda tx: job_record(tx, control.require(tx, request.job_id)))
+
+    async def SubmitJob(self, request: scheduler_pb2.SubmitJobRequest, context: Any) -> scheduler_pb2.Job:
+        """Queue an auxiliary job."""
+        return await self._once(request, lambda tx: control.submit(tx, self._hub.lanes, request))
+
+    async def SetJobPriority(self, request: scheduler_pb2.SetJobPriorityRequest, context: Any) -> scheduler_pb2.Job:
+        """Change a job's priority in the queue."""
+        return await self._change(request, lambda tx, job: control.set_priority(tx, job, request.priority))
 
     async def CancelJob(self, request: scheduler_pb2.CancelJobRequest, context: Any) -> scheduler_pb2.Job:
         """Cancel a job; its slot is released once its worker is proven dead."""
+        return await self._change(request, control.cancel)
 
-        def cancel(tx: Transaction) -> scheduler_pb2.Job:
-            job = _require_job(tx, request.job_id)
-            sessions.stop(tx, job, "CANCELLED", reason="Cancelled by a person.")
-            return job_record(tx, _require_job(tx, request.job_id))
+    async def KillJob(self, request: scheduler_pb2.KillJobRequest, context: Any) -> scheduler_pb2.Job:
+        """End a job's worker at once."""
+        return await self._change(request, control.kill)
 
-        return await self._hub.store.run(lambda tx: tx.once(request, scheduler_pb2.Job, lambda: cancel(tx)))
+    async def RequeueJob(self, request: scheduler_pb2.RequeueJobRequest, context: Any) -> scheduler_pb2.Job:
+        """Put a job back into the queue."""
+        return await self._change(request, control.requeue)
+
+    async def _change(self, request: JobRequest, change: Callable[[Transaction, RowMapping], RowMapping]) -> scheduler_pb2.Job:
+        return await self._once(request, lambda tx: change(tx, control.require(tx, request.job_id)))
+
+    async def _once(self, request: Message, body: Callable[[Transaction], RowMapping]) -> scheduler_pb2.Job:
+        """Do something to a job, once per request id, and return the job."""
+        return await self._hub.store.run(lambda tx: tx.once(request, scheduler_pb2.Job, lambda: job_record(tx, body(tx))))
 
     async def ExplainWait(self, request: scheduler_pb2.ExplainWaitRequest, context: Any) -> scheduler_pb2.ExplainWaitResponse:
         """Say why a job waits and who blocks it."""
-        return await self._hub.store.look(lambda tx: queue.explain_wait(tx, self._hub.lanes, _require_job(tx, request.job_id)))
+        lanes, job_id = self._hub.lanes, request.job_id
+        return await self._hub.store.look(lambda tx: queue.explain_wait(tx, lanes, control.require(tx, job_id)))
+
+    async def DrainGpu(self, request: scheduler_pb2.DrainGpuRequest, context: Any) -> scheduler_pb2.GpuSlot:
+        """Give a GPU to nobody else once its present jobs have ended."""
+        return await self._gpu(request, lambda tx: nodes.drain_gpu(tx, request.slot_key, request.reason))
 
     async def QuarantineGpu(self, request: scheduler_pb2.QuarantineGpuRequest, context: Any) -> scheduler_pb2.GpuSlot:
         """Take a GPU out of service."""
-        return await self._hub.store.run(
-            lambda tx: tx.once(
-                request,
-                scheduler_pb2.GpuSlot,
-                lambda: slot_record(nodes.quarantine_gpu(tx, request.slot_key, request.reason), None),
-            )
-        )
+        return await self._gpu(request, lambda tx: nodes.quarantine_gpu(tx, request.slot_key, request.reason))
 
     async def ClearGpu(self, request: scheduler_pb2.ClearGpuRequest, context: Any) -> scheduler_pb2.GpuSlot:
-        """Put a quarantined GPU back into service after a probe by its agent."""
+        """Put a drained or quarantined GPU back into service, a quarantined one after a probe by its agent."""
+        return await self._gpu(request, lambda tx: nodes.clear_gpu(tx, request.slot_key))
+
+    async def _gpu(self, request: Message, body: Callable[[Transaction], RowMapping]) -> scheduler_pb2.GpuSlot:
         return await self._hub.store.run(
-            lambda tx: tx.once(request, scheduler_pb2.GpuSlot, lambda: slot_record(nodes.clear_gpu(tx, request.slot_key), None))
+            lambda tx: tx.once(request, scheduler_pb2.GpuSlot, lambda: slot_record(body(tx), None))
         )
 
     async def FenceNode(self, request: scheduler_pb2.FenceNodeRequest, context: Any) -> scheduler_pb2.Node:
@@ -100,10 +127,3 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
                 lambda: node_record(tx, nodes.fence(tx, request.node_id, request.attested_by)),
             )
         )
-
-
-def _require_job(tx: Transaction, job_id: str) -> RowMapping:
-    row = jobs.find(tx, job_id)
-    if row is None:
-        raise FrazilError("JOB_UNKNOWN", f"There is no job {job_id!r}.", kind=ErrorKind.NOT_FOUND)
-    return row
