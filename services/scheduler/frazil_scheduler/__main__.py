@@ -15,11 +15,11 @@ from frazil.rpc.config import read_section, read_toml
 from frazil.rpc.logging import configure_logging
 from frazil.rpc.server import until_signalled
 from frazil_scheduler.config import LaneSettings, Settings, read_lanes
+from frazil_scheduler.ledger.database import check_database
 from frazil_scheduler.service import running
 
 
-def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tuple[LaneSettings, ...]]:
-    """Return what flags, environment and file say, in this order. Raises FrazilError."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frazil-scheduler", description="Frazil's scheduler: the one ledger.")
     parser.add_argument("--config", help="frazil.toml; without it everything has a default")
     parser.add_argument("--data-dir", help="folder that holds a folder per session, and the ledger (default frazil-data)")
@@ -28,7 +28,13 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple
         help="database file on a local disk, or postgresql://user@host/database (default ledger.sqlite in the data folder)",
     )
     parser.add_argument("--address", help='where to listen, "host:port"; port 0 takes a free one (default 127.0.0.1:50051)')
-    given = parser.parse_args(arguments)
+    parser.add_argument("--check-ledger", action="store_true", help="say whether the ledger can be used, then end")
+    return parser
+
+
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tuple[LaneSettings, ...]]:
+    """Return what flags, environment and file say, in this order. Raises FrazilError."""
+    given = _parser().parse_args(arguments)
     toml = read_toml(given.config or environ.get("FRAZIL_CONFIG") or None)
     flags = {
         "data_dir": given.data_dir or environ.get("FRAZIL_DATA_DIR") or None,
@@ -61,7 +67,10 @@ def main() -> None:
     configure_logging("scheduler")
     try:
         settings, lanes = read_settings(sys.argv[1:], os.environ)
-        asyncio.run(serve(settings, lanes))
+        if _parser().parse_args(sys.argv[1:]).check_ledger:
+            sys.stdout.write(f"{check_database(settings.ledger_place)}\n")
+        else:
+            asyncio.run(serve(settings, lanes))
     except FrazilError as error:
         sys.stderr.write(f"frazil-scheduler: {error.sentence}\n")
         sys.exit(2)

@@ -21,6 +21,11 @@ class Settings:
     events_kept_days: float = 30.0  # an event goes when it is older,
     events_kept_count: int = 2_000_000  # or when so many newer ones are there
 
+    @property
+    def ledger_place(self) -> Path | str:
+        """Where the ledger is: the path of a file, or a URL."""
+        return self.ledger or self.data_dir / "ledger.sqlite"
+
     def __post_init__(self) -> None:
         """Raise FrazilError CONFIG_INVALID when nothing would be kept."""
         if self.events_kept_days <= 0 or self.events_kept_count <= 0:

@@ -68,7 +68,7 @@ class Scheduler:
         clock = clock or Clock()
         data_dir = _make_data_dir(settings.data_dir)
         backends = {lane.name: lane_backends.load(lane.backend)(lane.name, lane.options) for lane in lanes}
-        self.store = Store(settings.ledger or data_dir / "ledger.sqlite", clock, finish=partial(upkeep.finish, lanes=backends))
+        self.store = Store(settings.ledger_place, clock, finish=partial(upkeep.finish, lanes=backends))
         self.hub = Hub(self.store, clock, backends, data_dir, disk_free=disk_free)
         self.lanes = tuple(lanes)
         self._keep_events = retention.Retention(settings.events_kept_days, settings.events_kept_count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -32,12 +33,15 @@ class Finding:
 
 def doctor(
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Where the ledger and the sessions would lie.")] = Path(),
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Configuration (default: frazil.toml here, if there is one).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check Python, libraries, processors, memory, GPU, ports and disk; says what to do."""
+    """Check Python, libraries, processors, memory, GPU, ports, disk and ledger; says what to do."""
     import json
 
-    findings = [finding for check in checks(data_dir) for finding in check()]
+    findings = [finding for check in checks(data_dir, config) for finding in check()]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
     else:
@@ -46,9 +50,10 @@ def doctor(
         raise typer.Exit(1)
 
 
-def checks(data_dir: Path) -> list[Callable[[], Iterator[Finding]]]:
+def checks(data_dir: Path, config: Path | None) -> list[Callable[[], Iterator[Finding]]]:
     """Return what is looked at, in order."""
-    return [_python, _libraries, _programs, _machine, _gpus, _cupy, _sqlite, _ports, lambda: _disk(data_dir), _locks]
+    places = [lambda: _disk(data_dir), lambda: _ledger(data_dir, config)]
+    return [_python, _libraries, _programs, _machine, _gpus, _cupy, _sqlite, _ports, *places, _locks]
 
 
 def _python() -> Iterator[Finding]:
@@ -159,6 +164,25 @@ def _disk(data_dir: Path) -> Iterator[Finding]:
     yield Finding(
         "data folder", "ok" if writable else "fail", str(folder), "" if writable else "not writable: use another --data-dir"
     )
+
+
+def _ledger(data_dir: Path, config: Path | None) -> Iterator[Finding]:
+    """Ask the scheduler, which alone speaks SQL and reads its own settings."""
+    from frazil.cli.services import find_program
+    from frazil.cli.up import CONFIG_DEFAULT
+    from frazil.model.errors import FrazilError
+
+    file = config or (CONFIG_DEFAULT if CONFIG_DEFAULT.exists() else None)
+    given = [] if file is None else ["--config", str(file)]
+    try:
+        command = [find_program("frazil-scheduler"), "--check-ledger", "--data-dir", str(data_dir), *given]
+    except FrazilError:
+        return  # told of already
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        yield Finding("ledger", "ok", done.stdout.strip())
+    else:
+        yield Finding("ledger", "fail", "cannot be used", done.stderr.strip().removeprefix("frazil-scheduler: "))
 
 
 def _locks() -> Iterator[Finding]:

@@ -184,9 +184,20 @@ def test_what_was_not_foreseen_is_one_sentence_too(
 def test_doctor_finds_every_part_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     findings = {one["what"]: one for one in json.loads(capsys.readouterr().out)}
-    assert {"python", "libraries", "services", "processors", "memory", "gpu", "sqlite", "disk", "lock folder"} <= set(findings)
+    assert {"python", "libraries", "services", "processors", "memory", "gpu", "sqlite", "disk", "ledger", "lock folder"} <= set(
+        findings
+    )
     assert findings["python"]["state"] == "ok"
     assert all(one["advice"] for one in findings.values() if one["state"] != "ok")
+
+
+def test_doctor_says_what_is_wrong_with_the_ledger(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = tmp_path / "frazil.toml"
+    config.write_text("[scheduler]\nledger = 'postgresql://frazil@127.0.0.1:1/frazil'\n")
+    assert main(["doctor", "--json", "--config", str(config)]) == 1
+    (ledger,) = [one for one in json.loads(capsys.readouterr().out) if one["what"] == "ledger"]
+    assert ledger["state"] == "fail"
+    assert ledger["advice"].startswith("Cannot use postgresql://frazil@127.0.0.1:1/frazil as the ledger: ")
 
 
 def test_the_example_configuration_shows_the_defaults() -> None:

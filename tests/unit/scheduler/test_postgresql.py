@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from sqlalchemy import select, text
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.clock import Clock
 from frazil_scheduler.ledger import postgresql, store, tables
-from frazil_scheduler.ledger.database import open_database
+from frazil_scheduler.ledger.database import check_database, open_database
 from frazil_scheduler.ledger.store import Store
 from frazil_scheduler.ledger.transaction import Transaction
 from postgresql import Server
@@ -124,7 +125,10 @@ def test_a_connection_that_only_the_server_believes_in_is_ended(linked: Linked, 
     assert linked.kept() == [1, 2]
 
 
-def test_a_scheduler_that_was_replaced_while_it_was_cut_off_writes_nothing_more(linked: Linked) -> None:
+def test_a_scheduler_that_was_replaced_while_it_was_cut_off_writes_nothing_more(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "LOCK_PATIENCE_SECONDS", 0.5)
     linked.relay.cut()
     linked.fails()
     with opened(linked.url) as newer:
@@ -194,6 +198,13 @@ def test_a_second_scheduler_is_told_who_holds_the_ledger(postgresql_server: Serv
     assert f"Another scheduler (process {holder} of the server, for the server itself) holds postgresql://" in error.sentence
 
 
+def test_a_check_takes_nothing_and_says_who_holds_the_ledger(postgresql_server: Server) -> None:
+    url = postgresql_server.new_ledger()
+    assert re.fullmatch(r"PostgreSQL \d+\.\d+ .*at postgresql://frazil@.*/postgres", check_database(url))
+    with opened(url):
+        assert check_database(url).endswith(", for the server itself")
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -214,9 +225,11 @@ def test_a_database_that_cannot_be_used_is_one_sentence(
 
 def test_a_user_who_may_not_make_tables_is_told_what_to_do(postgresql_server: Server) -> None:
     postgresql_server.execute("CREATE ROLE guest LOGIN")
-    error = refusal(postgresql_server.url().replace("frazil@", "guest@"))
-    assert "permission denied" in error.sentence
-    assert "let the user own the database" in error.sentence
+    url = postgresql_server.url().replace("frazil@", "guest@")
+    assert "permission denied" in refusal(url).sentence
+    assert "let the user own the database" in refusal(url).sentence
+    with pytest.raises(FrazilError, match="let the user own the database"):
+        check_database(url)
 
 
 def test_an_old_server_is_refused(postgresql_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

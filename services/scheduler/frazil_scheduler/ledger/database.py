@@ -24,6 +24,10 @@ class Database(Protocol):
         """
         ...
 
+    def check(self) -> str:
+        """Return what is there, for people, without taking it. Raises FrazilError LEDGER_… and DBAPIError."""
+        ...
+
     def has_committed(self, connection: Connection, mark: str) -> bool:
         """Tell how a transaction ended whose connection was lost while it committed."""
         ...
@@ -53,3 +57,12 @@ def open_database(place: Path | str) -> Database:
     from frazil_scheduler.ledger.postgresql import Postgresql
 
     return Postgresql(str(place))
+
+
+def check_database(place: Path | str) -> str:
+    """Return in a few words which database would be used. Raises FrazilError when it cannot be."""
+    database = open_database(place)
+    try:
+        return database.check()
+    except DBAPIError as error:
+        raise database.unusable(error) from error

@@ -54,10 +54,13 @@ WHERE locktype = 'advisory' AND granted AND pg_locks.database = (SELECT oid FROM
 _OWN_SESSION = text("SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()")
 _TERMINATE = text("SELECT pg_terminate_backend(:pid)")
 
+_FITNESS = text("SELECT current_setting('server_version'), has_schema_privilege(current_schema(), 'CREATE')")
+
+_OWN_THE_DATABASE = "let the user own the database (ALTER DATABASE … OWNER TO …)"
 _REMEDIES = (
     (r"database .* does not exist", "create the database once, with createdb"),
     (r"role .* does not exist|authentication failed|no password supplied", "check user and password (PGPASSFILE, PGPASSWORD)"),
-    (r"permission denied", "let the user own the database: ALTER DATABASE … OWNER TO …"),
+    (r"permission denied", _OWN_THE_DATABASE),
 )
 
 
@@ -85,6 +88,15 @@ class Postgresql:
             raise
         self._session = (pid, started)
         return connection
+
+    def check(self) -> str:
+        """Dial the server."""
+        with self._engine.connect() as connection:
+            version, may_create = connection.execute(_FITNESS).one()
+            holder = connection.execute(_HOLDER).first()
+        if not may_create:
+            raise FrazilError("LEDGER_UNUSABLE", f"Cannot make tables in {self.name}: {_OWN_THE_DATABASE}.")
+        return f"PostgreSQL {version} at {self.name}" + (f", held by {_who(holder)}" if holder is not None else "")
 
     def has_committed(self, connection: Connection, mark: str) -> bool:
         """Ask the server, which knows: with our lock it has seen the end of the session that ran the transaction."""
@@ -129,7 +141,7 @@ class Postgresql:
                 if holder is not None and (holder.pid, holder.backend_start) == self._session:
                     connection.execute(_TERMINATE, {"pid": holder.pid})  # our own, whose end the server has not noticed
             if time.monotonic() >= give_up_at:
-                who = f"process {holder.pid} of the server, for {holder.client}" if holder is not None else "unknown"
+                who = _who(holder) if holder is not None else "unknown"
                 raise FrazilError(
                     "LEDGER_IN_USE",
                     f"Another scheduler ({who}) holds {self.name}; stop it first, or give this one another database.",
@@ -183,6 +195,10 @@ def _require_fit(server: psycopg.ConnectionInfo, name: str) -> None:
         raise FrazilError(
             "LEDGER_UNUSABLE", f"{name} stores text as {encoding}; make the database anew with createdb --encoding UTF8."
         )
+
+
+def _who(holder: Any) -> str:
+    return f"process {holder.pid} of the server, for {holder.client}"
 
 
 def _one_line(error: DBAPIError) -> str:

@@ -6,6 +6,7 @@ SQLite before 3.51.3 can lose commits in WAL mode when a second connection is op
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ class Sqlite:
         except OSError as error:
             raise FrazilError("LEDGER_UNUSABLE", f"Cannot use {self.name} as the ledger: {error.strerror}.") from error
         return self._engine.connect()
+
+    def check(self) -> str:
+        """Look at the disk."""
+        folder = next(parent for parent in self._path.parents if parent.exists())
+        guard.refuse_network_file_system(folder, guard.file_system_magic(folder))
+        return f"SQLite {sqlite3.sqlite_version} at {self.name}"
 
     def has_committed(self, connection: Connection, mark: str) -> bool:  # noqa: ARG002 see Database
         """Return False: its connection is never lost."""
