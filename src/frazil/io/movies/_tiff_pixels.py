@@ -1,6 +1,6 @@
-"""Decoding of TIFF frames: strips straight through imagecodecs, several frames at once.
+"""Decoding of TIFF frames: strips and tiles straight through imagecodecs, several frames at once.
 
-`tifffile`'s own `page.asarray` takes several times longer per frame; it is kept for what is stored in an unusual way.
+`tifffile`'s own `page.asarray` takes several times longer per frame, and raises anything on broken files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-import tifffile
 
 from frazil.array import thread_count
 from frazil.io.movies import _tiff_page as tiff_page
@@ -49,37 +48,45 @@ def iterate_pages(path: Path, pages: Sequence[Page], *, flip: bool = True) -> It
 def _decode_page(descriptor: int, path: Path, page: Page, index: int) -> npt.NDArray[Any]:
     """Decode one frame, its top row first, as TIFF counts them."""
     try:
-        return _decode_strips(descriptor, page) if page.plain else _decode_unusual(path, page, index)
-    except (RuntimeError, ValueError, EOFError, tifffile.TiffFileError) as error:  # what codecs raise on broken data
+        return _decode_segments(descriptor, page)
+    except (RuntimeError, ValueError, EOFError) as error:  # what codecs raise on broken data
         raise InputError(
             "MOVIE_DATA_CORRUPT", f"Frame {index + 1} of {path.name} cannot be decoded ({error}): copy the movie again."
         ) from error
 
 
-def _decode_strips(descriptor: int, page: Page) -> npt.NDArray[Any]:
-    """Decode the strips of a frame into place. Raises ValueError when one is short."""
-    rows = np.empty((page.height_px, page.row_bytes), dtype=np.uint8)
-    for strip, (offset, count) in enumerate(zip(page.offsets, page.byte_counts, strict=True)):
-        target = rows[strip * page.strip_rows : (strip + 1) * page.strip_rows].reshape(-1)
-        raw = os.pread(descriptor, count, offset)
-        if page.compression == tiff_page.NONE:
-            decoded = np.frombuffer(raw, dtype=np.uint8, count=target.size)
-            target[:] = decoded
-        else:
-            decoded = _DECODERS[page.compression](raw, out=target)
-        if decoded.size != target.size:
-            raise ValueError(f"strip {strip + 1} holds {decoded.size:,} of {target.size:,} bytes")
+def _decode_segments(descriptor: int, page: Page) -> npt.NDArray[Any]:
+    """Decode the strips or tiles of a frame into place. Raises ValueError when one is short."""
+    frame = np.empty((page.height_px, page.width_px), page.dtype)
+    for number, (offset, count) in enumerate(zip(page.offsets, page.byte_counts, strict=True)):
+        top = number // page.segments_across * page.segment_rows
+        left = number % page.segments_across * page.segment_columns
+        place = frame[top : top + page.segment_rows, left : left + page.segment_columns]
+        rows = page.segment_rows if page.tiled else len(place)
+        stored = np.empty((rows, page.segment_row_bytes), np.uint8)
+        _decompress(os.pread(descriptor, count, offset), page.compression, stored.reshape(-1), number)
+        place[...] = _pixels(stored, page)[: place.shape[0], : place.shape[1]]
+    return frame
+
+
+def _decompress(raw: bytes, compression: int, target: npt.NDArray[np.uint8], number: int) -> None:
+    """Fill the target, and never more than that. Raises ValueError when the segment is short."""
+    if compression == tiff_page.NONE:
+        decoded = np.frombuffer(raw, dtype=np.uint8, count=target.size)
+        target[:] = decoded
+    else:
+        decoded = _DECODERS[compression](raw, out=target)
+    if decoded.size != target.size:
+        raise ValueError(f"strip {number + 1} holds {decoded.size:,} of {target.size:,} bytes")
+
+
+def _pixels(stored: npt.NDArray[np.uint8], page: Page) -> npt.NDArray[Any]:
+    """Return the pixels of a segment `(y, x)` from its bytes `(y, byte)`."""
     if page.bits == 4:
-        return unpack_nibbles(rows, page.width_px, low_first=page.low_nibble_first)
-    return rows.view(np.dtype(page.dtype).newbyteorder(page.byte_order)).astype(page.dtype, copy=False)
-
-
-def _decode_unusual(path: Path, page: Page, index: int) -> npt.NDArray[Any]:
-    """Decode a frame with tiles, a predictor or reversed bits by tifffile. Raises ValueError for another shape."""
-    with tifffile.TiffFile(path) as tiff:
-        decoded = np.asarray(tiff.pages[index].asarray(maxworkers=1))
-    if page.low_nibble_first:
-        decoded = unpack_nibbles(decoded.view(np.uint8), page.width_px, low_first=True)
-    if decoded.shape != (page.height_px, page.width_px):
-        raise ValueError(f"its shape is {decoded.shape}")
-    return decoded.astype(page.dtype, copy=False)
+        if page.predictor != tiff_page.PLAIN:
+            stored = imagecodecs.delta_decode(stored, axis=1)
+        return unpack_nibbles(stored, page.segment_columns, low_first=page.low_nibble_first)
+    if page.predictor == tiff_page.FLOAT_BYTES:  # these bytes have an order of their own
+        return np.asarray(imagecodecs.floatpred_decode(stored.view(page.dtype), axis=1))
+    pixels = stored.view(np.dtype(page.dtype).newbyteorder(page.byte_order)).astype(page.dtype, copy=False)
+    return np.asarray(imagecodecs.delta_decode(pixels, axis=1)) if page.predictor == tiff_page.DIFFERENCES else pixels

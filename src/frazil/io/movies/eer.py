@@ -33,6 +33,7 @@ _FIXED_CODES = {65000: (8, 2, 2), 65001: (7, 2, 2)}
 _PROTOTYPE, _TAGGED_CODES = 65000, 65002
 _RUN_BITS, _HORIZONTAL_BITS, _VERTICAL_BITS, _METADATA = 65007, 65008, 65009, 65001
 _RUN_BITS_MAX, _SUBPIXEL_BITS_MAX = 15, 4
+_SENSOR_MAX_PX = 8192  # a side; sensors have 4096 or 2048
 _SUM_COMPRESSION = 1  # TIA writes the uncompressed sum of all frames first
 _TAIL_BYTES = 256  # events never leave so many zeros
 
@@ -56,6 +57,12 @@ class EventFrame:
     def end(self) -> int:
         """Byte just behind the last strip."""
         return max(o + n for o, n in zip(self.offsets, self.byte_counts, strict=True))
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are bytes enough for the longest runs to reach over the sensor: a few bytes cannot claim gigabytes."""
+        runs = self.width_px * self.height_px // ((1 << self.run_bits) - 1)
+        return min(self.byte_counts) > 0 and min(self.offsets) > 0 and 8 * sum(self.byte_counts) >= runs * self.run_bits
 
     @property
     def upsampling_max(self) -> int:
@@ -156,6 +163,10 @@ def _info(path: Path, frames: tuple[EventFrame, ...]) -> MovieInfo:
         total_dose_e_per_px=first.total_dose_e_per_px,
     )
     check_limits(info, nonempty_size(path), path.name)
+    if max(info.height_px, info.width_px) > _SENSOR_MAX_PX:
+        raise InputError(
+            "MOVIE_DIMENSIONS", f"{path.name} says its sensor is {info.width_px:,} x {info.height_px:,} px: none is."
+        )
     return info
 
 
@@ -170,7 +181,7 @@ def _defect(path: Path, chain: directory.Chain[EventFrame], frames: tuple[EventF
                 f"Raw frame {number} of {name} is {frame.width_px:,} x {frame.height_px:,} px, "
                 f"but the first one is {first.width_px:,} x {first.height_px:,} px."
             )
-        if min(frame.byte_counts) == 0 or min(frame.offsets) == 0:
+        if not frame.enough:
             return f"Raw frame {number} of {name} is without its events."
     announced = next((page.announced_frames for page in chain.pages if page.announced_frames), None)
     if announced is not None and len(frames) < announced:

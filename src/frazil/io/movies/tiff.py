@@ -71,14 +71,12 @@ def _info(path: Path, pages: tuple[Page, ...]) -> MovieInfo:
 
 
 def _strips_filled(page: Page) -> bool:
-    """Say whether there are as many strips as the frame needs, none empty, and uncompressed ones of their full size."""
+    """Say whether there are as many strips or tiles as the frame needs, none empty, uncompressed ones of their full size."""
     if min(page.byte_counts) == 0 or min(page.offsets) == 0:
         return False
-    if not page.plain:
-        return True
-    if len(page.offsets) != -(-page.height_px // page.strip_rows):
+    if len(page.offsets) != page.segment_count:
         return False
-    return page.compression != NONE or sum(page.byte_counts) >= page.height_px * page.row_bytes
+    return page.compression != NONE or sum(page.byte_counts) >= page.stored_bytes
 
 
 def _tail_is_blank(path: Path, size: int, chain: Chain[Page]) -> bool:
