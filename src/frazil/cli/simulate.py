@@ -25,6 +25,8 @@ class Format(StrEnum):
 
     TIFF = "tiff"
     MRC = "mrc"
+    MRC_4BIT = "mrc-4bit"
+    EER = "eer"
 
 
 def simulate(

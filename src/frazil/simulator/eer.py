@@ -64,6 +64,26 @@ def encode_eer(
     return _big_tiff(streams, shape, codes, metadata.encode())
 
 
+def spread_counts(
+    counts: npt.NDArray[np.uint8], raw_frame_count: int, rng: np.random.Generator, codes: EerCodes | None = None
+) -> list[tuple[Places, Places]]:
+    """Spread the counts of one frame `(y, x)` over raw frames, as events for `encode_eer`: added up they give it again.
+
+    The electrons of a pixel fall on different raw frames, evenly apart from a random one on, and anywhere within the pixel.
+    Counts above the number of raw frames are lost, as in the camera.
+    """
+    codes = codes or EerCodes()
+    _, x_bits, y_bits = codes.bits
+    kept = np.minimum(counts, raw_frame_count).reshape(-1).astype(np.int64)
+    pixel = np.repeat(np.arange(kept.size), kept)
+    rank = np.arange(pixel.size) - np.repeat(np.cumsum(kept) - kept, kept)
+    first = np.repeat(rng.integers(0, raw_frame_count, kept.size), kept)
+    raw_frame = (first + rank * raw_frame_count // kept[pixel]) % raw_frame_count
+    x = (pixel % counts.shape[1]) << x_bits | rng.integers(0, 1 << x_bits, pixel.size)
+    y = (pixel // counts.shape[1]) << y_bits | rng.integers(0, 1 << y_bits, pixel.size)
+    return [(x[raw_frame == number], y[raw_frame == number]) for number in range(raw_frame_count)]
+
+
 def encode_events(x: Places, y: Places, shape: tuple[int, int], codes: EerCodes) -> bytes:
     """Return the codes of one raw frame; see `encode_eer` for the places."""
     run_bits, horizontal_bits, vertical_bits = codes.bits

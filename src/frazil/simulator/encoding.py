@@ -73,10 +73,11 @@ def encode_mrc(images: npt.NDArray[Any], pixel_size_angstrom: float) -> bytes:
         return path.read_bytes()
 
 
-def encode_gain_tiff(camera: Camera) -> bytes:
-    """Return the gain reference as a float32 TIFF, rows reversed as in the TIFF movies."""
+def encode_gain_tiff(camera: Camera, *, flip: bool = True) -> bytes:
+    """Return the gain reference as a float32 TIFF, rows reversed as in the TIFF movies unless told not to `flip` (EER)."""
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, np.ascontiguousarray(camera.gain[::-1]), photometric="minisblack", metadata=None)
+    gain = np.ascontiguousarray(camera.gain[::-1] if flip else camera.gain)
+    tifffile.imwrite(buffer, gain, photometric="minisblack", metadata=None)
     return buffer.getvalue()
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from frazil.simulator.parameters import Delivery
+from frazil.simulator.parameters import Delivery, MovieFormat
 
 _MOVIES_PER_HOLE = 3
 _HOLES_PER_SQUARE = 8
 _FIRST_SQUARE, _FIRST_HOLE, _TEMPLATE, _FIRST_ACQUISITION = 21_740_312, 21_746_001, 21_744_880, 21_745_100
 _SECONDS_BETWEEN_NAMES = 12
+_ENDINGS: dict[MovieFormat, tuple[str, str]] = {  # of EPU's names and of SerialEM's
+    "tiff": ("fractions.tiff", "tif"),
+    "mrc": ("Fractions.mrc", "mrc"),
+    "mrc-4bit": ("Fractions.mrc", "mrc"),
+    "eer": ("EER.eer", "eer"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +57,10 @@ def place_of(index: int, delivery: Delivery) -> Place:
 def movie_path(index: int, delivery: Delivery) -> str:
     """Return the path of a movie below the session's folder."""
     place = place_of(index, delivery)
-    suffix = "tiff" if delivery.movie_format == "tiff" else "mrc"
+    epu, serialem = _ENDINGS[delivery.movie_format]
     if delivery.layout == "serialem":
-        return f"grid1_{index + 1:05d}_{place.acquired_at:%b%d_%H.%M.%S}.{suffix.removesuffix('f')}"
-    fractions = "fractions" if suffix == "tiff" else "Fractions"
-    return f"Images-Disc1/GridSquare_{place.grid_square}/Data/{place.epu_stem}_{fractions}.{suffix}"
+        return f"grid1_{index + 1:05d}_{place.acquired_at:%b%d_%H.%M.%S}.{serialem}"
+    return f"Images-Disc1/GridSquare_{place.grid_square}/Data/{place.epu_stem}_{epu}"
 
 
 def companion_path(index: int, delivery: Delivery) -> str:

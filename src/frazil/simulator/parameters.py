@@ -9,6 +9,7 @@ from frazil.model.errors import InputError
 
 SIDE_MIN_PX = 64
 ELECTRONS_MAX = 60.0  # per pixel and frame: counts are uint8
+MovieFormat = Literal["tiff", "mrc", "mrc-4bit", "eer"]
 BadKind = Literal["empty", "truncated", "other_shape", "garbage"]
 
 
@@ -83,7 +84,7 @@ class Delivery:
     """How movies come into the folder."""
 
     layout: Literal["epu", "serialem"] = "epu"
-    movie_format: Literal["tiff", "mrc"] = "tiff"
+    movie_format: MovieFormat = "tiff"
     interval_seconds: float = 0.0  # from the start of one movie to the start of the next; 0: as fast as it goes
     write_seconds: float = 0.0  # that the writing of one movie is stretched over, as from a slow camera or network
     piece_count: int = 8  # in which a movie arrives

@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from frazil.io.mrc import write_mrc
 from frazil.simulator.atoms import load_atoms
 from frazil.simulator.companions import epu_xml, serialem_mdoc
-from frazil.simulator.encoding import defect_text, encode_gain_tiff, encode_mrc, encode_tiff
+from frazil.simulator.eer import encode_eer, spread_counts
+from frazil.simulator.encoding import defect_text, encode_gain_tiff, encode_mrc, encode_mrc_4bit, encode_tiff
 from frazil.simulator.movie import SimulatedMovie, session_camera, simulate_movie
 from frazil.simulator.naming import companion_path, movie_path, place_of
 from frazil.simulator.parameters import BadKind, Delivery, SimulationParameters
 from frazil.simulator.potential import potential_volume
 from frazil.simulator.truth import TruthWriter
 
+EER_RAW_FRAMES = 24  # of an EER movie for one frame of the others
+COUNTS_MAX_4BIT = 15
 GAIN_NAME = "gain.mrc"
 GAIN_TIFF_NAME = "gain.gain"
 DEFECTS_NAME = "defects.txt"
@@ -48,7 +52,8 @@ def write_session(
     Parameters
     ----------
     parameters : the physics, the number of movies, the seed.
-    out_dir : the microscope's folder. `gain.mrc`, the same as TIFF `gain.gain`, and `defects.txt` come first, at its top.
+    out_dir : the microscope's folder. `gain.mrc`, the same as TIFF `gain.gain`, and `defects.txt` come first, at its top. With
+        EER movies gain.mrc holds what the camera sees under even light, to be divided by, as RELION takes it.
     truth_dir : outside `out_dir`; None for no truth.
     delivery : layout, format, rate, and how each file comes to be.
     clock, sleep : in seconds; given by tests.
@@ -65,7 +70,7 @@ def write_session(
         if Path(truth_dir).resolve().is_relative_to(out.resolve()):
             raise ValueError("the truth must not lie in the microscope's folder: name a folder beside it")
         truth = _begin_truth(Path(truth_dir), parameters)
-    _write_camera(parameters, out)
+    _write_camera(parameters, out, eer=delivery.movie_format == "eer")
     bad = {movie.index: movie.kind for movie in delivery.bad_movies}
     begin = clock()
     delivered = []
@@ -94,12 +99,13 @@ def _begin_truth(folder: Path, parameters: SimulationParameters) -> TruthWriter:
     return truth
 
 
-def _write_camera(parameters: SimulationParameters, out: Path) -> None:
+def _write_camera(parameters: SimulationParameters, out: Path, *, eer: bool) -> None:
     """Write gain reference and defect file, before the first movie."""
     camera = session_camera(parameters)
     out.mkdir(parents=True, exist_ok=True)
-    (out / GAIN_NAME).write_bytes(encode_mrc(camera.gain, parameters.pixel_size_angstrom))
-    (out / GAIN_TIFF_NAME).write_bytes(encode_gain_tiff(camera))
+    values = np.divide(1.0, camera.gain, out=np.zeros_like(camera.gain), where=camera.gain > 0) if eer else camera.gain
+    (out / GAIN_NAME).write_bytes(encode_mrc(values, parameters.pixel_size_angstrom))
+    (out / GAIN_TIFF_NAME).write_bytes(encode_gain_tiff(camera, flip=not eer))
     (out / DEFECTS_NAME).write_text(defect_text(camera), encoding="ascii")
 
 
@@ -118,13 +124,25 @@ def _deliver(
     frames = movie.frames
     if bad == "other_shape":
         frames = np.ascontiguousarray(frames[:, frames.shape[1] // 4 :, frames.shape[2] // 4 :])
-    data = encode_tiff(frames) if delivery.movie_format == "tiff" else encode_mrc(frames, parameters.pixel_size_angstrom)
-    write_in_pieces(path, spoil(data, bad), delivery, sleep)
+    write_in_pieces(path, spoil(_encode(frames, index, parameters, delivery), bad), delivery, sleep)
     place = place_of(index, delivery)
     epu = delivery.layout == "epu"
     text = epu_xml(parameters, place) if epu else serialem_mdoc(parameters, place, path.name, GAIN_NAME)
     companion.write_text(text, encoding="utf-8")
     return DeliveredMovie(index=index, path=path, bad=bad)
+
+
+def _encode(frames: npt.NDArray[np.uint8], index: int, parameters: SimulationParameters, delivery: Delivery) -> bytes:
+    """Return a movie `(frame, y, x)` in the format of the delivery."""
+    if delivery.movie_format == "tiff":
+        return encode_tiff(frames)
+    if delivery.movie_format == "mrc":
+        return encode_mrc(frames, parameters.pixel_size_angstrom)
+    if delivery.movie_format == "mrc-4bit":
+        return encode_mrc_4bit(np.minimum(frames, COUNTS_MAX_4BIT), parameters.pixel_size_angstrom)
+    rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence([parameters.seed, 3, index])))
+    events = [event for frame in frames for event in spread_counts(frame, EER_RAW_FRAMES, rng)]
+    return encode_eer(events, frames.shape[1:], total_dose_e_per_px=parameters.electrons_per_px * len(frames))
 
 
 def spoil(data: bytes, kind: BadKind | None) -> bytes:

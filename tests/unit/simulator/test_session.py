@@ -12,7 +12,7 @@ import pytest
 from frazil.io.defect_map import read_defects
 from frazil.io.gain_reference import read_gain
 from frazil.io.metadata import read_metadata
-from frazil.io.movies import read_info, read_movie, structure_complete
+from frazil.io.movies import Rendering, read_info, read_movie, structure_complete
 from frazil.io.mrc import read_mrc
 from frazil.io.star import read_star
 from frazil.model.errors import InputError
@@ -28,7 +28,7 @@ from frazil.simulator import (
     simulate_movie,
     write_session,
 )
-from frazil.simulator.session import write_in_pieces
+from frazil.simulator.session import EER_RAW_FRAMES, write_in_pieces
 
 TINY = SimulationParameters(
     movie_count=4, width_px=192, height_px=160, frame_count=3, particles_per_movie=3, particle="chain",
@@ -212,3 +212,23 @@ def test_stopping_the_session(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_session(TINY, tmp_path, on_movie=stop)
     assert len(list(tmp_path.rglob("*_fractions.tiff"))) == 2
+
+
+@pytest.mark.parametrize("movie_format", ["mrc-4bit", "eer"])
+@pytest.mark.parametrize("layout", ["epu", "serialem"])
+def test_other_cameras_deliver_the_same_counts(tmp_path: Path, movie_format: Any, layout: Any) -> None:
+    """The movie and its gain, read back as they came, are those of the TIFF session."""
+    parameters = replace(TINY, movie_count=1)
+    (delivered,) = write_session(parameters, tmp_path, delivery=Delivery(layout=layout, movie_format=movie_format))
+    frames = simulate_movie(parameters, 0).frames
+    gain = session_camera(parameters).gain
+    assert structure_complete(delivered.path).complete
+    assert read_metadata(delivered.path).voltage_kv == pytest.approx(300.0)
+    if movie_format == "eer":
+        rendering = Rendering(frames_per_fraction=EER_RAW_FRAMES)
+        np.testing.assert_array_equal(read_movie(delivered.path, rendering), np.minimum(frames, EER_RAW_FRAMES))
+        for name in (GAIN_NAME, GAIN_TIFF_NAME):
+            np.testing.assert_allclose(read_gain(tmp_path / name, rendering=rendering), gain, rtol=1e-4)
+    else:
+        np.testing.assert_array_equal(read_movie(delivered.path), np.minimum(frames, 15))
+        np.testing.assert_allclose(read_gain(tmp_path / GAIN_NAME), gain, rtol=1e-4)
