@@ -97,7 +97,7 @@ class World:
                 self.heard[node.node_id] = self.mono
                 self.store.transact(partial(nodes.heard, node_id=node.node_id))
         silence = {node_id: self.mono - heard for node_id, heard in self.heard.items()}
-        self.store.transact(partial(upkeep.tick, silence=silence))
+        self.store.transact(partial(upkeep.tick, silence=silence, lanes=self.lanes))
 
     def request_id(self) -> str:
         return next(self._requests)

@@ -23,6 +23,7 @@ from frazil.rpc.server import RunningServer, start_server
 from frazil_scheduler import lanes as lane_backends
 from frazil_scheduler.clock import Clock
 from frazil_scheduler.config import LaneSettings, Settings
+from frazil_scheduler.deleting import Deleter
 from frazil_scheduler.domain import limits, retention, sessions, upkeep
 from frazil_scheduler.hub import Hub, free_bytes
 from frazil_scheduler.ledger import tables
@@ -71,6 +72,7 @@ class Scheduler:
         self.store = Store(settings.ledger_place, clock, finish=partial(upkeep.finish, lanes=backends))
         self.hub = Hub(self.store, clock, backends, data_dir, disk_free=disk_free)
         self.lanes = tuple(lanes)
+        self._deleter = Deleter(self.hub)
         self._keep_events = retention.Retention(settings.events_kept_days, settings.events_kept_count)
         self.keeper: asyncio.Task[None] | None = None  # ends, with an error, only when another scheduler has taken over
         for node_id in self.store.transact(_begin):
@@ -102,6 +104,7 @@ class Scheduler:
                 self.hub.disconnect(node_id)
         await self._look_at_full_disks()
         await self._forget_old_events()
+        await self._deleter.tick()
 
     async def keep_up(self, seconds: float = TICK_SECONDS) -> None:
         """Tick for ever; one that fails is logged and the next one comes. Ends when another scheduler has taken over."""
@@ -119,11 +122,12 @@ class Scheduler:
     async def close(self) -> None:
         """Close the ledger once what runs has ended."""
         self.hub.notifier.close()
+        await self._deleter.close()
         await asyncio.to_thread(self.store.close)
 
     async def _upkeep(self, silence: Mapping[str, float]) -> None:
         try:
-            await self.store.run(partial(upkeep.tick, silence=silence))
+            await self.store.run(partial(upkeep.tick, silence=silence, lanes=self.hub.lanes))
         except FrazilError as error:
             if error.reason == "LEDGER_UNAVAILABLE":  # nobody can say Hello: silence counts from the ledger's return
                 self.hub.forgive_silence()

@@ -56,6 +56,7 @@ class JobType:
     gpu_memory_min_mib: Callable[[Workload], int]
     cpu_memory_min_mib: int  # on a CPU slot
     title: str
+    starts_with_session: bool = False  # of a streaming job: it is queued with its session; else when somebody starts it
     parameters: tuple[Parameter, ...] = ()  # of an auxiliary job
     time_limit_seconds: float = 7200.0  # from the start of its worker to its end; a job that is held until paused has none
     stall_limit_seconds: float = 1800.0  # without a word of progress, then its worker starts anew

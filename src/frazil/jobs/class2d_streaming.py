@@ -9,4 +9,5 @@ JOB = JobType(
     gpu_memory_min_mib=lambda _: gigabytes(4),
     cpu_memory_min_mib=1024,
     title="Streaming 2D classification",
+    starts_with_session=True,
 )

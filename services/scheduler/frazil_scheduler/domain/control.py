@@ -11,6 +11,7 @@ from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler import lease as machine
 from frazil_scheduler.domain import jobs, leases, queue, sessions
+from frazil_scheduler.domain.stopping import stop
 from frazil_scheduler.lanes import LaneBackend
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
@@ -56,7 +57,7 @@ def submit(tx: Transaction, lanes: Mapping[str, LaneBackend], request: scheduler
         parameters={name: str(value) for name, value in declaration.read(request.parameters).items()},
     )
     row = require(tx, job_id)
-    queue.refuse_hopeless(tx, lanes, row)
+    queue.refuse_hopeless(tx, lanes, queue.to_job(row))
     return row
 
 
@@ -77,7 +78,7 @@ def set_priority(tx: Transaction, row: RowMapping, priority: int) -> RowMapping:
 
 def cancel(tx: Transaction, row: RowMapping) -> RowMapping:
     """Bring a job off its slot after its current exposure or a checkpoint, for good."""
-    sessions.stop(tx, row, "CANCELLED", reason="Cancelled by a person.")
+    stop(tx, row, "CANCELLED", reason="Cancelled by a person.")
     return require(tx, row["job_id"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import RowMapping, func, insert, select, update
@@ -24,10 +25,31 @@ TERMINAL = ("DONE", "FAILED", "CANCELLED")
 PREPROCESS = "preprocess"
 
 
-def plan(parameters: session_pb2.SessionParameters, compute: session_pb2.ComputeResources) -> list[str]:
-    """Return the job types a session needs, one entry per job."""
-    workers = [PREPROCESS] * max(1, compute.preprocessing_workers)
-    return workers if parameters.until == "preprocess" else [*workers, "class2d_streaming"]
+@cache
+def streaming_types() -> tuple[str, ...]:
+    """Return the job types that stream: they hold a slot of the reconstruction lane until they are stopped."""
+    declared = {name: declarations.load(name) for name in declarations.names()}
+    role, hold = declarations.LaneRole.RECONSTRUCTION, declarations.Hold.UNTIL_PAUSED
+    return tuple(name for name, job in declared.items() if (job.lane_role, job.hold) == (role, hold))
+
+
+def streaming_of(parameters: session_pb2.SessionParameters) -> list[str]:
+    """Return the streaming job types that a session may have; `until` names its last stage."""
+    if parameters.until == "preprocess":
+        return []
+    return [name for name in streaming_types() if not parameters.until or declarations.load(name).starts_with_session]
+
+
+def streaming_at_start(parameters: session_pb2.SessionParameters, compute: session_pb2.ComputeResources) -> list[str]:
+    """Return the streaming job types that are queued with a session."""
+    if compute.streaming_start == session_pb2.ComputeResources.STREAMING_START_ON_REQUEST:
+        return []
+    return [name for name in streaming_of(parameters) if declarations.load(name).starts_with_session]
+
+
+def title(job_type: str) -> str:
+    """Return a job type's name for people."""
+    return declarations.load(job_type).title
 
 
 def lane_of(declaration: declarations.JobType, compute: session_pb2.ComputeResources) -> str:
@@ -54,14 +76,6 @@ def workload_of(parameters: session_pb2.SessionParameters) -> declarations.Workl
     return declarations.Workload(
         camera=read_camera(parameters.camera), box_px=parameters.output_box_px or parameters.box_size_px
     )
-
-
-def create(tx: Transaction, session: RowMapping) -> None:
-    """Make a session's jobs, at the end of the queue."""
-    parameters = session_pb2.SessionParameters.FromString(session["parameters"])
-    compute = session_pb2.ComputeResources.FromString(session["compute"])
-    for name in plan(parameters, compute):
-        add(tx, session, name)
 
 
 def add(
@@ -98,6 +112,7 @@ def add(
         "drain_seconds": limits.DRAIN_PREPROCESSING_SECONDS if preprocessing else limits.DRAIN_RECONSTRUCTION_SECONDS,
         "state": "WAITING",
         "state_ns": tx.wall_ns,
+        "state_mono": tx.mono,
     }
     tx.run(insert(tables.job).values(**row))
     _changed(tx, row["job_id"], session["session_id"], "WAITING")
@@ -119,9 +134,20 @@ def set_state(tx: Transaction, row: RowMapping, state: str, **values: Any) -> No
     if state != "STOPPING":
         values["stop_to"] = ""
     if state != row["state"]:
-        values |= {"state_ns": tx.wall_ns, "stalled": False}
+        values |= {"state_ns": tx.wall_ns, "state_mono": tx.mono, "stalled": False}
+    if state not in ("STOPPING", "PAUSED"):
+        values["parked"] = False
     tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(state=state, **values))
     _changed(tx, row["job_id"], row["session_id"], state)
+
+
+def change(tx: Transaction, row: RowMapping, **values: Any) -> None:
+    """Change what is asked of a job; nothing happens when it is so already."""
+    news = {name: value for name, value in values.items() if row[name] != value}
+    if news:
+        tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(**news))
+        tx.changed_jobs.setdefault(row["job_id"], f"job_{row['state'].lower()}")
+        tx.placement_wanted = True
 
 
 def set_reason(tx: Transaction, row: RowMapping, reason: str) -> None:
@@ -179,7 +205,7 @@ def released(tx: Transaction, job_id: str, epoch: int, effect: JobReleased) -> N
     if row["epoch"] != epoch or row["state"] not in ("STARTING", "RUNNING", "STOPPING"):
         return
     if row["state"] == "STOPPING":
-        reason = row["reason"] if row["stop_to"] in TERMINAL else ""
+        reason = row["reason"] if row["stop_to"] not in ("", "WAITING") else ""
         set_state(tx, row, row["stop_to"] or "WAITING", reason=reason, progress="")
     elif effect.cause in (Cause.DIED, Cause.UNSEEN):
         _died(tx, row, effect)

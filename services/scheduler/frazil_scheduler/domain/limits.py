@@ -38,6 +38,12 @@ REFUSED_BACKOFF_SECONDS = 5.0
 PROGRESS_NOTED_SECONDS = 10.0  # how often progress is written down
 STALLED_SECONDS = 600.0  # without progress while input waits
 
+# Sessions: minutes, where a person says nothing.
+AUTO_PAUSE_IDLE_MINUTES = 10
+UPDATE_INTERVAL_MINUTES = 20
+TURN_MINUTES_MIN = 5
+MINUTES_MAX = 7 * 24 * 60
+
 # Disk.
 DISK_FLOOR_BYTES = 2 * 1024**3
 DISK_EXPOSURES = 2

@@ -36,13 +36,13 @@ def place(tx: Transaction, lanes: Lanes) -> None:
     if not rows:
         return
     slots = slots_by_lane(tx, lanes)
-    placement = schedule([_to_job(row) for row in rows.values()], slots)
+    placement = schedule([to_job(row) for row in rows.values()], slots)
     boots = {row["node_id"]: row["boot_id"] for row in tx.all(select(tables.node.c.node_id, tables.node.c.boot_id))}
     for grant in placement.grants:
         leases.grant(tx, grant, boots[grant.slot.node_id])
     for job_id, reason in placement.blocked.items():
         row = rows[job_id]
-        jobs.set_reason(tx, row, sentence(_to_job(row), slots.get(row["lane"], ()), reason))
+        jobs.set_reason(tx, row, sentence(to_job(row), slots.get(row["lane"], ()), reason))
 
 
 def slots_by_lane(tx: Transaction, lanes: Lanes) -> dict[str, list[Slot]]:
@@ -73,7 +73,7 @@ def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb
         text = f"The job is {row['state'].lower()}." + (f" {row['reason']}" if row["reason"] else "")
         return scheduler_pb2.ExplainWaitResponse(reason="NOT_WAITING", sentence=text)
     slots = slots_by_lane(tx, lanes)
-    job = _to_job(row)
+    job = to_job(row)
     mine = {slot.slot_key for slot in slots.get(job.lane, ()) if usable(job, slot)}
     if row["not_before_mono"] > tx.mono:
         seconds = row["not_before_mono"] - tx.mono
@@ -93,16 +93,15 @@ def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb
     )
 
 
-def refuse_hopeless(tx: Transaction, lanes: Lanes, row: RowMapping) -> None:
+def refuse_hopeless(tx: Transaction, lanes: Lanes, job: WaitingJob) -> None:
     """Raise FrazilError NO_SLOT_FITS for a job that no slot of its lane could ever serve.
 
     A lane without slots may still get some, and a cluster's lane gets what is asked for: there nothing is refused.
     """
-    lane = lanes.get(row["lane"])
+    lane = lanes.get(job.lane)
     if lane is None or lane.policy is not None:
         return
-    slots = slots_by_lane(tx, lanes)[row["lane"]]
-    job = _to_job(row)
+    slots = slots_by_lane(tx, lanes)[job.lane]
     if slots and not any(fits(job, replace(slot, programs=frozenset({job.program}))) for slot in slots):
         raise FrazilError("NO_SLOT_FITS", _too_small(job, slots))
 
@@ -137,7 +136,7 @@ def _position(tx: Transaction, job: WaitingJob, mine: set[str], slots: Mapping[s
     """Count the jobs before this one that could use the same slots."""
     before = 0
     for row in _waiting(tx):
-        other = _to_job(row)
+        other = to_job(row)
         theirs = {slot.slot_key for slot in slots.get(other.lane, ()) if usable(other, slot)}
         before += order(other) < order(job) and bool(mine & theirs)
     return before
@@ -153,7 +152,8 @@ def _waiting(tx: Transaction) -> Sequence[RowMapping]:
     )
 
 
-def _to_job(row: RowMapping) -> WaitingJob:
+def to_job(row: RowMapping) -> WaitingJob:
+    """Return what placement needs of a job's row."""
     return WaitingJob(
         job_id=row["job_id"],
         sequence=row["sequence"],

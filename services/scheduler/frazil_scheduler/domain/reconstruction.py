@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import RowMapping, delete, insert, select, update
+from sqlalchemy import RowMapping, delete, func, insert, select, update
 
 from frazil.api.reconstruction.v1 import reconstruction_pb2
 from frazil.api.worker.v1 import worker_pb2
@@ -57,6 +57,7 @@ def commit_checkpoint(
         )
     )
     jobs.note_progress(tx, job)
+    _note_update(tx, job)
     kept = {checkpoint.path, *(row["path"] for row in older[: limits.CHECKPOINTS_KEPT - 1])}
     return worker_pb2.CommitCheckpointResponse(expired_paths=[row["path"] for row in expired if row["path"] not in kept])
 
@@ -74,9 +75,15 @@ def publish(
     tx.run(insert(tables.class_averages).values(session_id=session_id, revision=revision, body=averages.SerializeToString()))
     values = {"class_revision": revision, "particles_classified": averages.particle_count, "changes": _session.changes + 1}
     tx.run(update(tables.session).where(_session.session_id == session_id).values(**values))
+    _note_update(tx, job)
     tx.emit("class_averages_published", session_id, class_averages=averages)
     jobs.note_progress(tx, job)
     return worker_pb2.PublishClassAveragesResponse(revision=revision, expired_paths=_expire(tx, session_id))
+
+
+def cursor(tx: Transaction, job_id: str) -> int:
+    """Return the sequence of the newest particle block that a streaming job has kept in a checkpoint."""
+    return tx.scalar(select(func.max(_checkpoint.cursor_sequence)).where(_checkpoint.job_id == job_id)) or 0
 
 
 def newest_averages(tx: Transaction, session_id: str) -> reconstruction_pb2.ClassAverages | None:
@@ -93,6 +100,10 @@ def attach(tx: Transaction, job: RowMapping, session: RowMapping) -> worker_pb2.
         session=records.session_record(session),
         checkpoints=[records.checkpoint_record(row) for row in checkpoints(tx, job["job_id"])],
     )
+
+
+def _note_update(tx: Transaction, job: RowMapping) -> None:
+    tx.run(update(tables.job).where(tables.job.c.job_id == job["job_id"]).values(updated_mono=tx.mono))
 
 
 def _expire(tx: Transaction, session_id: str) -> list[str]:

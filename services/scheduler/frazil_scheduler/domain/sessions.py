@@ -12,8 +12,8 @@ from sqlalchemy import RowMapping, func, insert, or_, select, update
 from frazil import jobs as declarations
 from frazil.api.session.v1 import session_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import jobs, leases
+from frazil_scheduler.domain import advice, compute, jobs, queue, switching
+from frazil_scheduler.domain.stopping import stop
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -22,15 +22,10 @@ _lease = tables.lease.c
 _job = tables.job.c
 
 
-def create(tx: Transaction, wanted: session_pb2.Session, folder: Path) -> RowMapping:
+def create(tx: Transaction, wanted: session_pb2.Session, folder: Path, session_id: str = "") -> RowMapping:
     """Add a session in state PAUSED; its values have been checked. Raises FrazilError SESSION_EXISTS."""
-    if tx.one(select(_session.name).where(_session.name == wanted.name)) is not None:
-        raise FrazilError(
-            "SESSION_EXISTS",
-            f"There is already a session {wanted.name!r}; choose another name.",
-            kind=ErrorKind.ALREADY_EXISTS,
-        )
-    session_id = tx.token()
+    require_free(tx, wanted.name)
+    session_id = session_id or tx.token()
     tx.run(
         insert(tables.session).values(
             session_id=session_id,
@@ -46,6 +41,16 @@ def create(tx: Transaction, wanted: session_pb2.Session, folder: Path) -> RowMap
     )
     tx.changed_sessions[session_id] = "session_created"
     return require(tx, session_id)
+
+
+def require_free(tx: Transaction, name: str) -> None:
+    """Raise FrazilError SESSION_EXISTS for a name that a session has."""
+    row = tx.one(select(_session.state).where(_session.name == name))
+    if row is not None:
+        sentence = f"There is already a session {name!r}; choose another name."
+        if row["state"] == "DELETING":
+            sentence = f"A session {name!r} is still being deleted; wait a moment, or choose another name."
+        raise FrazilError("SESSION_EXISTS", sentence, kind=ErrorKind.ALREADY_EXISTS)
 
 
 def require(tx: Transaction, key: str) -> RowMapping:
@@ -73,14 +78,49 @@ def start(tx: Transaction, row: RowMapping, state: str = "RUNNING") -> RowMappin
     if row["state"] in ("RUNNING", "COMPLETING"):
         return row
     _require_state(row, ("PAUSED", "COMPLETED"), "started")
-    _set_state(tx, row, state, scan=b"", job_problem="", recent_outcomes="", outcome_problem="", arrival_mono=0.0)
-    known = jobs.of_session(tx, row["session_id"])
-    if not any(job["indefinite"] for job in known):
-        jobs.create(tx, row)
-    for job in known:
-        if job["state"] == "PAUSED" or (job["indefinite"] and job["state"] in ("FAILED", "DONE")):
-            jobs.set_state(tx, job, "WAITING", reason="", failures_in_row=0, not_before_mono=0.0)
+    before = compute.of(row)
+    after = compute.newest(row)
+    fresh = {"scan": b"", "job_problem": "", "recent_outcomes": "", "outcome_problem": "", "arrival_mono": 0.0}
+    fresh |= {"compute": after.SerializeToString(), "compute_next": b"", "streaming": _streaming(tx, row, before, after)}
+    _set_state(tx, row, state, started_mono=tx.mono, **fresh)
+    row = require(tx, row["session_id"])
+    _end_plan_if_other(tx, row, before)
+    compute.fit(tx, row, before)
+    compute.let_in(tx, row, ("PAUSED", "FAILED", "DONE"))
     return require(tx, row["session_id"])
+
+
+def start_checked(tx: Transaction, lanes: queue.Lanes, row: RowMapping) -> RowMapping:
+    """Start a session for a person: what fits no slot is refused, and what will wait is said.
+
+    Raises FrazilError NO_SLOT_FITS.
+    """
+    if row["state"] in ("RUNNING", "COMPLETING"):
+        return row
+    row = start(tx, row)
+    parameters, resources = session_pb2.SessionParameters.FromString(row["parameters"]), compute.of(row)
+    advice.refuse_hopeless(tx, lanes, parameters, resources, compute.streaming(row))
+    sentence = advice.warning(advice.advise(tx, lanes, row, parameters, resources))
+    if sentence:
+        tx.notice("warning", sentence, row["session_id"])
+    return row
+
+
+def _streaming(
+    tx: Transaction, row: RowMapping, before: session_pb2.ComputeResources, after: session_pb2.ComputeResources
+) -> str:
+    """Return the streaming jobs that a session is to have once it is started: those it had, unless their start has changed."""
+    parameters = session_pb2.SessionParameters.FromString(row["parameters"])
+    wanted = set(compute.streaming(row))
+    is_new = _is_new(tx, row)
+    if is_new or before.streaming_start != after.streaming_start:
+        at_start = set(jobs.streaming_at_start(parameters, after))
+        wanted = wanted | at_start if at_start or is_new else set()
+    return "\n".join(sorted(wanted & set(jobs.streaming_of(parameters))))
+
+
+def _is_new(tx: Transaction, row: RowMapping) -> bool:
+    return not any(job["indefinite"] for job in jobs.of_session(tx, row["session_id"]))
 
 
 def pause(tx: Transaction, row: RowMapping) -> RowMapping:
@@ -88,9 +128,12 @@ def pause(tx: Transaction, row: RowMapping) -> RowMapping:
     if row["state"] in ("PAUSED", "PAUSING"):
         return row
     _require_state(row, ("RUNNING", "COMPLETING"), "paused")
+    if switching.of(row).state == session_pb2.SlotSwitch.STATE_SWITCHING:
+        switching.cancel(tx, row, "the session was paused.")
     _set_state(tx, row, "PAUSING")
     for job in jobs.of_session(tx, row["session_id"]):
-        stop(tx, job, "PAUSED")
+        if not job["parked"]:
+            stop(tx, job, "PAUSED")
     settle(tx, row["session_id"])
     return require(tx, row["session_id"])
 
@@ -104,20 +147,54 @@ def complete(tx: Transaction, row: RowMapping) -> RowMapping:
         start(tx, row, "COMPLETING")
     else:
         _set_state(tx, row, "COMPLETING")
+        compute.let_in(tx, require(tx, row["session_id"]))
+    switching.cancel(tx, row, "the session is being completed.")
     tx.unsettled[row["session_id"]] = None
     settle(tx, row["session_id"])
     return require(tx, row["session_id"])
 
 
-def stop(tx: Transaction, job: RowMapping, stop_to: str, reason: str = "") -> None:
-    """Bring a job out of the queue or off its slot, towards PAUSED or CANCELLED. A finished job stays as it is."""
-    if job["state"] in jobs.TERMINAL:
-        return
-    if job["state"] in ("WAITING", "PAUSED"):
-        jobs.set_state(tx, job, stop_to, reason=reason)
-    elif job["state"] != "STOPPING" or job["stop_to"] != "CANCELLED":
-        jobs.set_state(tx, job, "STOPPING", stop_to=stop_to, reason=reason)
-    leases.ask_stop(tx, job, machine.Stop.DRAIN, job["drain_seconds"])
+def update_compute(
+    tx: Transaction, lanes: queue.Lanes, row: RowMapping, wanted: session_pb2.ComputeResources, *, now: bool
+) -> RowMapping:
+    """Change where a session's jobs run: from its next start on, or at once (hot scaling).
+
+    At once, new workers enter the queue, surplus ones stop after their exposure, and jobs that have to move do so at a
+    checkpoint; all others go on untouched.
+    """
+    _require_state(row, ("PAUSED", "RUNNING", "PAUSING", "COMPLETING", "COMPLETED"), "changed")
+    before = compute.of(row)
+    active = now and row["state"] in ("RUNNING", "COMPLETING")
+    if active or _is_new(tx, row):
+        values = {"compute": wanted.SerializeToString(), "compute_next": b""}
+    else:
+        values = {"compute_next": b"" if wanted == before else wanted.SerializeToString()}
+    mine = _session.session_id == row["session_id"]
+    tx.run(update(tables.session).where(mine).values(changes=_session.changes + 1, **values))
+    tx.changed_sessions[row["session_id"]] = "session_compute"
+    if active:
+        row = require(tx, row["session_id"])
+        _end_plan_if_other(tx, row, before)
+        compute.fit(tx, row, before)
+        compute.let_in(tx, row)
+        compute.move_misplaced(tx, lanes, row)
+        tx.unsettled[row["session_id"]] = None
+        tx.placement_wanted = True
+    return require(tx, row["session_id"])
+
+
+def _end_plan_if_other(tx: Transaction, row: RowMapping, before: session_pb2.ComputeResources) -> None:
+    """End a hand-over that was made for other workers, lanes or GPUs."""
+    if _layout(before) != _layout(compute.of(row)):
+        switching.cancel(tx, row, "the session's compute resources have changed.")
+
+
+def _layout(resources: session_pb2.ComputeResources) -> session_pb2.ComputeResources:
+    layout = session_pb2.ComputeResources()
+    layout.CopyFrom(resources)
+    for name in ("priority", "wait_for_exposures", "auto_pause", "auto_pause_idle_minutes", "streaming_start"):
+        layout.ClearField(name)
+    return layout
 
 
 def report_scan(tx: Transaction, request: session_pb2.ReportScanRequest) -> None:
@@ -162,8 +239,9 @@ def is_drained(tx: Transaction, row: RowMapping) -> bool:
 def settle(tx: Transaction, session_id: str) -> None:
     """Let a session follow its jobs, leases and queue."""
     row = require(tx, session_id)
-    if row["state"] == "PAUSED":
+    if row["state"] in ("PAUSED", "DELETING"):
         return
+    switching.follow(tx, row)
     if row["state"] == "COMPLETING" and is_drained(tx, row):
         for job in jobs.of_session(tx, session_id):
             if job["job_type"] == jobs.PREPROCESS and job["state"] == "WAITING":
@@ -175,11 +253,16 @@ def settle(tx: Transaction, session_id: str) -> None:
         return
     if row["state"] == "PAUSING" and all(job["state"] in ("PAUSED", *jobs.TERMINAL) for job in members):
         _set_state(tx, row, "PAUSED")
-    elif row["state"] == "COMPLETING" and all(job["state"] in jobs.TERMINAL for job in members):
+    elif row["state"] == "COMPLETING" and all(_is_over(row, job) for job in members):
         left = row["ready"] + row["running"]
         if left:
             tx.notice("warning", f"{left} exposures were left unprocessed: no preprocessing worker is left.", session_id)
         _set_state(tx, row, "COMPLETED")
+
+
+def _is_over(row: RowMapping, job: RowMapping) -> bool:
+    """Tell whether a completing session need not wait for a job."""
+    return job["state"] in jobs.TERMINAL or (job["state"] == "PAUSED" and not compute.belongs(row, job))
 
 
 def _tell_failed_jobs(tx: Transaction, row: RowMapping, members: Sequence[RowMapping]) -> None:

@@ -62,6 +62,12 @@ def drain(tx: Transaction, slot_key: str, reason: str) -> None:
         _set(tx, slot_key, drained=reason)
 
 
+def hand_over(tx: Transaction, slot_key: str, session_id: str) -> None:
+    """Keep a slot for the jobs of one session; empty gives it back to everybody."""
+    if any(row["handoff_session_id"] != session_id for row in find(tx, slot_key)):
+        _set(tx, slot_key, handoff_session_id=session_id)
+
+
 def ask_clear(tx: Transaction, slot_key: str) -> None:
     """Let the next proof put the slot back into service."""
     _set(tx, slot_key, clear_asked=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import RowMapping, delete, func, select, update
 
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import jobs, leases, limits, nodes, queue, sessions, stalls
+from frazil_scheduler.domain import autopause, compute, jobs, leases, limits, nodes, queue, sessions, stalls, turns
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -20,9 +20,9 @@ _lease = tables.lease.c
 def begin(tx: Transaction) -> None:
     """Start a term: no node has dialled in to it, and every timer of the last one begins anew."""
     tx.run(update(tables.node).values(hello_term=0))
-    tx.run(update(tables.session).values(arrival_mono=0.0, probe_mono=0.0))
+    tx.run(update(tables.session).values(arrival_mono=0.0, probe_mono=0.0, started_mono=tx.mono))
     tx.run(update(tables.exposure).where(_exposure.not_before_mono > 0).values(not_before_mono=0.0))
-    tx.run(update(tables.job).values(not_before_mono=0.0))
+    tx.run(update(tables.job).values(not_before_mono=0.0, state_mono=tx.mono, updated_mono=0.0))
     stalls.begin(tx)
     for row in tx.all(select(tables.lease).where(leases.OPEN)):
         deadlines = leases.overdue_after(tx, leases.to_lease(row), row["stop_seconds"])
@@ -34,7 +34,7 @@ def begin(tx: Transaction) -> None:
     tx.placement_wanted = True
 
 
-def tick(tx: Transaction, silence: Mapping[str, float]) -> None:
+def tick(tx: Transaction, silence: Mapping[str, float], lanes: queue.Lanes) -> None:
     """Do what is due; `silence` holds for every node the seconds since its last sign of life."""
     for node_id, seconds in silence.items():
         nodes.silent(tx, node_id, seconds)
@@ -42,6 +42,8 @@ def tick(tx: Transaction, silence: Mapping[str, float]) -> None:
         leases.apply(tx, row, machine.ProofOverdue())
     _kill_finished(tx)
     stalls.watch(tx)
+    for row in tx.all(select(tables.session).where(_session.state == "RUNNING")):
+        _look_after(tx, lanes, row)
     backing_off = select(func.count()).select_from(tables.job).where(_job.state == "WAITING")
     if tx.scalar(backing_off):
         tx.placement_wanted = True
@@ -52,12 +54,12 @@ def tick(tx: Transaction, silence: Mapping[str, float]) -> None:
 
 def finish(tx: Transaction, lanes: queue.Lanes) -> None:
     """End every transaction: settle sessions, place jobs, and tell what has changed."""
-    while tx.unsettled:
-        sessions.settle(tx, tx.unsettled.popitem()[0])
-    if tx.placement_wanted:
-        queue.place(tx, lanes)
-        while tx.unsettled:
+    while tx.unsettled or tx.placement_wanted:
+        if tx.unsettled:
             sessions.settle(tx, tx.unsettled.popitem()[0])
+        else:
+            tx.placement_wanted = False
+            queue.place(tx, lanes)
     for job_id, kind in tx.changed_jobs.items():
         job = jobs.find(tx, job_id)
         if job is not None:
@@ -71,6 +73,18 @@ def finish(tx: Transaction, lanes: queue.Lanes) -> None:
         told = {"changes_told": row["changes"]}
         tx.run(update(tables.session).where(_session.session_id == session_id).values(**told))
         tx.emit(kind, session_id, session=records.session_record(row))
+
+
+def _look_after(tx: Transaction, lanes: queue.Lanes, row: RowMapping) -> None:
+    """Let a running session take its slots once the first movie is there, pause by itself, or let its jobs take turns."""
+    if not compute.awaits_movie(row):
+        compute.end_wait(tx, row)
+    sentence = autopause.reason(tx, row)
+    if sentence:
+        tx.notice("info", sentence, row["session_id"])
+        sessions.pause(tx, row)
+    elif compute.of(row).alternation.enabled:
+        turns.alternate(tx, lanes, row)
 
 
 def _kill_finished(tx: Transaction) -> None:

@@ -10,40 +10,50 @@ from pathlib import Path
 from frazil.api.session.v1 import session_pb2
 from frazil.model.camera import read_camera
 from frazil.model.errors import FrazilError
+from frazil_scheduler.domain import limits
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SYMMETRY = re.compile(r"|[CD][1-9][0-9]{0,2}|T|O|I[1-4]?")  # RELION's names of the groups that `frazil.primitives` knows
 GAIN_FLIPS = ("none", "x", "y")
 GAIN_SENSES = ("", "multiply", "divide")
 EER_FRACTIONS_MAX = 1000
 UNTIL = ("", "preprocess", "class2d")
 WORKERS_MAX = 256
+PRIORITY_MAX = 100
 
 
 def fill_defaults(parameters: session_pb2.SessionParameters, compute: session_pb2.ComputeResources) -> None:
     """Write out what an empty value means, so that every reader sees the same."""
     parameters.gain_flip = parameters.gain_flip or "none"
+    fill_compute_defaults(compute)
+
+
+def fill_compute_defaults(compute: session_pb2.ComputeResources) -> None:
+    """Write out what an empty value of compute resources means."""
     compute.preprocessing_lane = compute.preprocessing_lane or "default"
     compute.reconstruction_lane = compute.reconstruction_lane or "default"
     compute.auxiliary_lane = compute.auxiliary_lane or "default"
     compute.preprocessing_workers = compute.preprocessing_workers or 1
 
 
-def check_name(name: str) -> None:
-    """Raise FrazilError when a session cannot have this name."""
+def check_name(name: str, what: str = "session") -> None:
+    """Raise FrazilError when a session, or a profile, cannot have this name."""
     if not _NAME.fullmatch(name):
         _fail(
             "NAME_INVALID",
-            f"The session's name {name!r} must be 1 to 63 letters, digits, dots, hyphens or underscores, and start with a "
+            f"The {what}'s name {name!r} must be 1 to 63 letters, digits, dots, hyphens or underscores, and start with a "
             "letter or digit.",
         )
 
 
-def check_parameters(parameters: session_pb2.SessionParameters) -> None:
-    """Raise FrazilError for the first value that is out of its range. Nothing is read from disk."""
-    for name, low, high, unit in _RANGES:
-        if parameters.HasField(name):  # type: ignore[arg-type]
-            _require_range(name, getattr(parameters, name), low, high, unit)
-    _check_diameter(parameters)
+def check_parameters(parameters: session_pb2.SessionParameters, *, complete: bool = True) -> None:
+    """Raise FrazilError for the first value that is out of its range. Nothing is read from disk.
+
+    A profile's need not be `complete`: the diameter of the particle may be left to the session.
+    """
+    _check_ranges(parameters)
+    if complete or parameters.particle_diameter_angstrom:
+        _check_diameter(parameters)
     if parameters.gain_flip not in ("", *GAIN_FLIPS):
         _fail("GAIN_FLIP_INVALID", f"gain_flip is {parameters.gain_flip!r}; it must be one of {', '.join(GAIN_FLIPS)}.")
     if parameters.gain_rotate not in range(4):
@@ -52,6 +62,8 @@ def check_parameters(parameters: session_pb2.SessionParameters) -> None:
     if parameters.until not in UNTIL:
         _fail("UNTIL_INVALID", f"until is {parameters.until!r}; it must be preprocess, class2d or empty.")
     read_camera(parameters.camera)
+    if not _SYMMETRY.fullmatch(parameters.symmetry.strip().upper()):
+        _fail("SYMMETRY_INVALID", f"symmetry is {parameters.symmetry!r}; it must be a point group such as C1, D8, T, O or I.")
     _check_boxes(parameters)
     if parameters.class_count and not 2 <= parameters.class_count <= 1000:
         _fail("CLASS_COUNT_INVALID", f"class_count is {parameters.class_count}; it must be 2 to 1000, or 0 for the default.")
@@ -91,6 +103,27 @@ def check_compute(compute: session_pb2.ComputeResources, lanes: Container[str], 
             "WORKERS_INVALID",
             f"preprocessing_workers is {compute.preprocessing_workers}; it must be 1 to {WORKERS_MAX}, or 0 for 1.",
         )
+    if not 0 <= compute.priority <= PRIORITY_MAX:
+        _fail("PRIORITY_INVALID", f"The priority is {compute.priority}; it must be 0 to {PRIORITY_MAX}.")
+    for gpu in (*compute.preprocessing_gpus, *compute.reconstruction_gpus, *compute.auxiliary_gpus):
+        if not gpu.strip() or "\n" in gpu:
+            _fail("GPU_INVALID", f"{gpu!r} is no GPU: give its uuid or a slot key, as `frazil gpu list` shows them.")
+    _check_timing(compute)
+
+
+def _check_timing(compute: session_pb2.ComputeResources) -> None:
+    if compute.auto_pause not in session_pb2.ComputeResources.AutoPause.values():
+        _fail("AUTO_PAUSE_INVALID", f"auto_pause is {compute.auto_pause}, which this scheduler does not know.")
+    if compute.streaming_start not in session_pb2.ComputeResources.StreamingStart.values():
+        _fail("STREAMING_START_INVALID", f"streaming_start is {compute.streaming_start}, which this scheduler does not know.")
+    alternation = compute.alternation
+    for name, minutes in (
+        ("auto_pause_idle_minutes", compute.auto_pause_idle_minutes),
+        ("update_interval_minutes", alternation.update_interval_minutes),
+        ("turn_minutes_min", alternation.turn_minutes_min),
+    ):
+        if not 0 <= minutes <= limits.MINUTES_MAX:
+            _fail("MINUTES_INVALID", f"{name} is {minutes}; it must be 1 to {limits.MINUTES_MAX:,}, or 0 for the default.")
 
 
 def check_paths(parameters: session_pb2.SessionParameters, session_folder: Path) -> None:
@@ -120,6 +153,12 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("total_dose_e_per_angstrom2", 0.0, 10_000.0, "e/Å²"),
     ("eer_dose_per_fraction_e_per_angstrom2", 0.001, 1000.0, "e/Å²"),
 )
+
+
+def _check_ranges(parameters: session_pb2.SessionParameters) -> None:
+    for name, low, high, unit in _RANGES:
+        if parameters.HasField(name):  # type: ignore[arg-type]
+            _require_range(name, getattr(parameters, name), low, high, unit)
 
 
 def _check_diameter(parameters: session_pb2.SessionParameters) -> None:

@@ -39,7 +39,8 @@ def timestamp(nanoseconds: int) -> Timestamp | None:
 def session_record(row: RowMapping) -> session_pb2.Session:
     """Return a session."""
     scan = session_pb2.ScanStatus.FromString(row["scan"])
-    problems = [row["disk_problem"], row["outcome_problem"], row["job_problem"], scan.problem, scan.omission]
+    of_row = [row[f"{kind}_problem"] for kind in ("disk", "outcome", "job", "deletion")]
+    problems = [*of_row, scan.problem, scan.omission]
     return session_pb2.Session(
         session_id=row["session_id"],
         name=row["name"],
@@ -61,6 +62,19 @@ def session_record(row: RowMapping) -> session_pb2.Session:
         scan=scan,
         create_time=timestamp(row["created_ns"]),
         labels=json.loads(row["labels"] or "{}"),
+        compute_next=session_pb2.ComputeResources.FromString(row["compute_next"]) if row["compute_next"] else None,
+        slot_switch=session_pb2.SlotSwitch.FromString(row["slot_switch"]) if row["slot_switch"] else None,
+    )
+
+
+def profile_record(row: RowMapping) -> session_pb2.Profile:
+    """Return a configuration profile."""
+    return session_pb2.Profile(
+        name=row["name"],
+        description=row["description"],
+        parameters=session_pb2.SessionParameters.FromString(row["parameters"]),
+        compute=session_pb2.ComputeResources.FromString(row["compute"]),
+        save_time=timestamp(row["saved_ns"]),
     )
 
 

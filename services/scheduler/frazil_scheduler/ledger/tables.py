@@ -81,10 +81,13 @@ session = Table(
     _text("recent_outcomes"),  # of the last 20 attempts: "." done, "x" quarantined
     _seconds("probe_mono"),  # before it nothing is claimed while most attempts fail
     _seconds("arrival_mono"),  # when the newest movie was registered; 0: not since the scheduler's start
+    _seconds("started_mono"),  # when it was started; the scheduler's start counts as one
     _count("expected_bytes"),  # what one exposure writes, about
     _text("disk_problem"),
     _text("job_problem"),
     _text("outcome_problem"),
+    _flag("delete_results"),  # DELETING: its folder goes, too
+    _text("deletion_problem"),  # why the folder is still there
     _count("changes"),  # grows with every change of a counter
     _count("changes_told"),  # what the newest session event tells of
 )
@@ -191,6 +194,8 @@ job = Table(
     _count("state_ns"),  # since when it is in its state
     _seconds("progress_mono"),  # when it last made progress
     _seconds("running_mono"),  # since when it runs
+    _seconds("state_mono"),  # since when it is in its state
+    _seconds("updated_mono"),  # when it last saved or published
 )
 
 node = Table(

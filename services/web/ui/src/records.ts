@@ -236,7 +236,7 @@ export interface ScanStatus {
 export interface Session {
   readonly session_id: string;
   readonly name: string;
-  readonly state: "unspecified" | "paused" | "running" | "pausing" | "completing" | "completed" | "unknown";
+  readonly state: "unspecified" | "paused" | "running" | "pausing" | "completing" | "completed" | "deleting" | "unknown";
   readonly state_reason: string;
   readonly parameters: SessionParameters | null;
   readonly compute: ComputeResources | null;

@@ -44,6 +44,8 @@ class Session(google.protobuf.message.Message):
         """No more movies are awaited; what is queued is worked off."""
         STATE_COMPLETED: Session._State.ValueType  # 5
         """All results are final."""
+        STATE_DELETING: Session._State.ValueType  # 6
+        """Being deleted; its name is free once it is gone."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a session."""
@@ -60,6 +62,8 @@ class Session(google.protobuf.message.Message):
     """No more movies are awaited; what is queued is worked off."""
     STATE_COMPLETED: Session.State.ValueType  # 5
     """All results are final."""
+    STATE_DELETING: Session.State.ValueType  # 6
+    """Being deleted; its name is free once it is gone."""
 
     @typing.final
     class LabelsEntry(google.protobuf.message.Message):

@@ -62,6 +62,9 @@ def upgrade() -> None:
         ("session", _bytes("slot_switch")),
         ("session", _text("streaming")),
         ("job", _count("priority")),
+        ("session", _seconds("started_mono")),
+        ("session", _flag("delete_results")),
+        ("session", _text("deletion_problem")),
         ("job", _text("gpus")),
         ("job", _text("parameters")),
         ("job", _flag("parked")),
@@ -70,12 +73,18 @@ def upgrade() -> None:
         ("job", _seconds("progress_mono")),
         ("job", _seconds("running_mono")),
         ("exposure", _text("failed_on")),
+        ("job", _seconds("state_mono")),
+        ("job", _seconds("updated_mono")),
         ("node", _text("cluster_job_name")),
         ("slot", _text("drained")),
         ("slot", _text("handoff_session_id")),
     ):
         op.add_column(table, column)
 
+    op.execute(
+        "UPDATE session SET streaming = 'class2d_streaming' "
+        "WHERE session_id IN (SELECT session_id FROM job WHERE job_type = 'class2d_streaming')"
+    )
 
 def _text(name: str) -> sa.Column[str]:
     return sa.Column(name, sa.String(), nullable=False, server_default="")

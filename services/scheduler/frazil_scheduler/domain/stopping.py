@@ -1,0 +1,23 @@
+"""Bringing a job out of the queue or off its slot; what its worker has done stays."""
+
+from __future__ import annotations
+
+from sqlalchemy import RowMapping
+
+from frazil_scheduler import lease as machine
+from frazil_scheduler.domain import jobs, leases
+from frazil_scheduler.ledger.transaction import Transaction
+
+
+def stop(tx: Transaction, job: RowMapping, stop_to: str, reason: str = "", *, parked: bool = False) -> None:
+    """Bring a job out of the queue or off its slot, towards PAUSED, CANCELLED or WAITING. A finished job stays as it is.
+
+    A worker finishes its exposure or writes a checkpoint first. What is on its way to be cancelled stays so.
+    """
+    if job["state"] in jobs.TERMINAL:
+        return
+    if job["state"] in ("WAITING", "PAUSED"):
+        jobs.set_state(tx, job, stop_to, reason=reason, parked=parked)
+    elif job["state"] != "STOPPING" or job["stop_to"] != "CANCELLED":
+        jobs.set_state(tx, job, "STOPPING", stop_to=stop_to, reason=reason, parked=parked)
+    leases.ask_stop(tx, job, machine.Stop.DRAIN, job["drain_seconds"])
