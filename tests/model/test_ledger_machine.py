@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import exposures, nodes, sessions, workers
+from frazil_scheduler.domain import exposures, gpus, nodes, sessions, workers
 from frazil_scheduler.ledger import tables
 from model.laws import Fold, check_all
 from model.world import Worker, World
@@ -171,7 +171,7 @@ class Facility(RuleBasedStateMachine):
     @rule(slot=st.sampled_from(["GPU-1#0", "GPU-3#0"]), clear=st.booleans())
     def a_person_quarantines_or_clears(self, slot: str, clear: bool) -> None:
         if self.world.rows(tables.slot, tables.slot.c.slot_key == slot):
-            act = nodes.clear_gpu if clear else lambda tx, key: nodes.quarantine_gpu(tx, key, "maintenance")
+            act = gpus.clear if clear else lambda tx, key: gpus.quarantine(tx, key, "maintenance")
             self.world.store.transact(lambda tx: act(tx, slot))
 
     @rule(node=st.sampled_from(sorted(NODES)))

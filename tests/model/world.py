@@ -18,9 +18,10 @@ from frazil.api.exposure.v1 import exposure_pb2
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.api.session.v1 import session_pb2
 from frazil.api.worker.v1 import worker_pb2
+from frazil.model import gpu_errors
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.clock import Clock
-from frazil_scheduler.domain import exposures, nodes, sessions, upkeep, validation, workers
+from frazil_scheduler.domain import exposures, gpus, nodes, sessions, upkeep, validation, workers
 from frazil_scheduler.lanes.node import Backend
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.store import Store
@@ -54,6 +55,13 @@ class Node:
     incarnation: int = 0
     linked: bool = False
     seen: dict[str, int] = field(default_factory=dict)  # newest epoch per slot, kept in the lock file
+    faults: dict[str, int] = field(default_factory=dict)  # GPUs with an error that is not a program's own
+    foreign: set[str] = field(default_factory=set)  # GPUs whose memory another program uses
+
+
+def gpu_of(slot_key: str) -> str:
+    """Return the GPU behind a slot."""
+    return slot_key.partition("#")[0]
 
 
 class World:
@@ -156,6 +164,8 @@ class World:
         self.heard[node_id] = self.mono
         for lease_id in welcome.kill:
             self.workers.pop(lease_id, None)
+        for gpu, xid in node.faults.items():
+            self._tell_fault(node_id, gpu, xid)
         return welcome
 
     def on(self, node_id: str) -> list[Worker]:
@@ -192,8 +202,9 @@ class World:
     def _start(self, node: Node, start: agent_pb2.Start) -> None:
         running = self.workers.get(start.lease_id)
         taken = any(worker.slot_key == start.slot_key for worker in self.workers.values())
-        if running is None and (taken or start.epoch <= node.seen.get(start.slot_key, 0)):
-            refused = "SLOT_HELD" if taken else "STALE_EPOCH"
+        foreign = gpu_of(start.slot_key) in node.foreign
+        if running is None and (taken or foreign or start.epoch <= node.seen.get(start.slot_key, 0)):
+            refused = "SLOT_HELD" if taken else "GPU_BUSY_EXTERNAL" if foreign else "STALE_EPOCH"
             self.exited(node.node_id, start.lease_id, start.epoch, refused=refused)
             return
         if running is None:
@@ -214,24 +225,43 @@ class World:
 
     def _probe(self, node: Node, probe: agent_pb2.Probe) -> None:
         node.seen[probe.slot_key] = max(node.seen.get(probe.slot_key, 0), probe.epoch)
+        gpu = gpu_of(probe.slot_key)
+        if probe.afresh:
+            node.faults.pop(gpu, None)
         held = any(worker.slot_key == probe.slot_key for worker in self.workers.values())
-        problem = "the lock is held" if held else ""
+        problem = "the lock is held" if held else "memory not released" if gpu in node.foreign else ""
+        if gpu in node.faults:
+            problem = gpu_errors.describe(node.faults[gpu])
         said = agent_pb2.ProvedFree(slot_key=probe.slot_key, lease_id=probe.lease_id, epoch=probe.epoch, problem=problem)
         self.store.transact(partial(nodes.proved_free, node_id=node.node_id, message=said))
 
-    def exited(self, node_id: str, lease_id: str, epoch: int, code: int | None = None, *, refused: str = "") -> None:
+    def fault(self, node_id: str, gpu: str, xid: int) -> None:
+        """Let a GPU report an error; an agent that is not linked says so once it is."""
+        node = self.nodes[node_id]
+        if not gpu_errors.is_programs_own(xid):
+            node.faults[gpu] = xid
+        if node.linked:
+            self._tell_fault(node_id, gpu, xid)
+
+    def _tell_fault(self, node_id: str, gpu: str, xid: int) -> None:
+        said = agent_pb2.GpuFault(gpu_uuid=gpu, xid=xid, sentence=gpu_errors.describe(xid))
+        self.store.transact(partial(gpus.faulty, node_id=node_id, message=said))
+
+    def exited(
+        self, node_id: str, lease_id: str, epoch: int, code: int | None = None, *, refused: str = "", **more: Any
+    ) -> None:
         """Let an agent report the end of a worker."""
-        said = agent_pb2.Exited(lease_id=lease_id, epoch=epoch, refused=refused, log_tail="last words")
+        said = agent_pb2.Exited(lease_id=lease_id, epoch=epoch, refused=refused, log_tail="last words", **more)
         if code is not None:
             said.exit_code = code
         self.store.transact(partial(nodes.exited, node_id=node_id, message=said))
 
     # -------------------------------------------------------------------------------------------------------- workers
-    def end(self, worker: Worker, code: int) -> None:
+    def end(self, worker: Worker, code: int, **more: Any) -> None:
         """End a process; a linked agent reports it, else the next Hello tells by its absence."""
         self.workers.pop(worker.token.lease_id, None)
         if self.nodes[worker.node_id].linked:
-            self.exited(worker.node_id, worker.token.lease_id, worker.token.epoch, code)
+            self.exited(worker.node_id, worker.token.lease_id, worker.token.epoch, code, **more)
 
     def ask(self, worker: Worker, body: Any) -> Any:
         """Let a worker ask something; None when it is told to try later, and it exits when its lease is over."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from frazil.api.agent.v1 import agent_pb2
 from frazil.api.event.v1 import event_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.clock import Clock
@@ -32,6 +33,7 @@ class Connection:
     closed: bool = False
     suspect: bool = False
     told_mono: dict[tuple[object, ...], float] = field(default_factory=dict)  # by order
+    gpus: dict[str, agent_pb2.GpuUse] = field(default_factory=dict)  # by uuid, as of the newest beat
 
 
 def free_bytes(folder: Path) -> int:
@@ -75,6 +77,11 @@ class Hub:
     def beat(self, node_id: str) -> None:
         """Note a sign of life."""
         self._seen[node_id] = self.clock.monotonic()
+
+    def gpu_use(self, node_id: str, gpu_uuid: str) -> agent_pb2.GpuUse | None:
+        """Return how a GPU is used, while its agent is connected."""
+        connection = self.connections.get(node_id)
+        return connection.gpus.get(gpu_uuid) if connection is not None else None
 
     def silence(self) -> dict[str, float]:
         """Return for every node the seconds since its last sign of life, or since the scheduler's start."""

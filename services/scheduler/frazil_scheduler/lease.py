@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from frazil.model.gpu_errors import describe
+
 
 class State(Enum):
     """The states of a lease; every state but CLOSED keeps the slot from being granted."""
@@ -42,6 +44,8 @@ class Cause(Enum):
 
     ASKED = "ASKED"  # the stop was asked for
     DIED = "DIED"  # the worker exited by itself
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"  # the worker asked for more memory than its slot or machine has
+    GPU_FAILED = "GPU_FAILED"  # the worker died of its GPU
     UNSEEN = "UNSEEN"  # the worker is dead, nobody saw how
     REFUSED = "REFUSED"  # the agent did not start it
     NODE_LOST = "NODE_LOST"  # the node is silent, has rebooted, or was fenced
@@ -98,6 +102,9 @@ class WorkerExited:
 
     exit_code: int | None
     log_tail: str = ""
+    xids: tuple[int, ...] = ()  # errors of its GPU while it ran
+    gpu_failed: bool = False  # one of them was the GPU's fault
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +153,17 @@ class JobReleased:
     cause: Cause
     detail: str = ""
     exit_code: int | None = None
+    xids: tuple[int, ...] = ()
+
+    @property
+    def how(self) -> str:
+        """How the worker ended, in a few words."""
+        if self.cause is Cause.OUT_OF_MEMORY:
+            return "out of memory"
+        if self.exit_code is None:
+            return "unseen"
+        words = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
+        return ", ".join([words, *(describe(xid) for xid in self.xids)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +224,18 @@ def adopted(lease: Lease) -> bool:
     return lease.state is State.HELD or (lease.state is State.RELEASING and lease.stop is Stop.DRAIN)
 
 
-def _release(lease: Lease, cause: Cause, detail: str = "", exit_code: int | None = None) -> tuple[Lease, tuple[Effect, ...]]:
+def _release(lease: Lease, cause: Cause, detail: str = "") -> tuple[Lease, tuple[Effect, ...]]:
+    """Let go of the job for a cause that nobody has seen the worker die of."""
+    return _let_go(lease, JobReleased(cause, detail))
+
+
+def _let_go(lease: Lease, effect: JobReleased) -> tuple[Lease, tuple[Effect, ...]]:
     """Let go of the job, once. A stop that was asked for is the cause, whatever ended the worker."""
     if lease.released:
         return lease, ()
     if lease.stop is not None:
-        cause = Cause.ASKED
-    return replace(lease, released=True), (JobReleased(cause, detail, exit_code),)
+        effect = replace(effect, cause=Cause.ASKED)
+    return replace(lease, released=True), (effect,)
 
 
 def _close(lease: Lease) -> Outcome:
@@ -252,9 +275,16 @@ def _stop_asked(lease: Lease, stop: Stop) -> Outcome:
 def _worker_exited(lease: Lease, event: WorkerExited) -> Outcome:
     if lease.dead or lease.state is State.QUARANTINED:
         return replace(lease, dead=True), ()
-    cause = Cause.UNSEEN if event.exit_code is None else Cause.DIED
-    lease, effects = _release(lease, cause, event.log_tail, event.exit_code)
+    lease, effects = _let_go(lease, JobReleased(_cause(event), event.log_tail, event.exit_code, event.xids))
     return replace(lease, state=State.RELEASING, dead=True), effects
+
+
+def _cause(event: WorkerExited) -> Cause:
+    if event.gpu_failed:
+        return Cause.GPU_FAILED
+    if event.out_of_memory:
+        return Cause.OUT_OF_MEMORY
+    return Cause.UNSEEN if event.exit_code is None else Cause.DIED
 
 
 def _node_silent(lease: Lease) -> Outcome:

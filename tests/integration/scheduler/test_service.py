@@ -233,6 +233,45 @@ async def test_quarantine_and_clear(client: Client, movies: Path) -> None:
     assert node.slots[0].lease.state in (scheduler_pb2.Lease.STATE_RESERVED, scheduler_pb2.Lease.STATE_HELD)
 
 
+async def test_an_operators_levers_on_jobs_and_gpus(client: Client, movies: Path, more_jobs: None) -> None:
+    await client.create(movies)
+    agent = Agent(client, slots=2)
+    await agent.dial()
+    await client.start("grid1")
+    preprocess = await agent.start()
+    gpu, other = (key.partition("#")[0] for key in agent.slots)
+    scheduler = client.scheduler
+    await scheduler.DrainGpu(scheduler_pb2.DrainGpuRequest(request_id="drain", slot_key=f"{other}#0", reason="fan"))
+    submit = scheduler_pb2.SubmitJobRequest(request_id="submit", session="grid1", job_type="count", gpus=[other])
+    job = await scheduler.SubmitJob(submit)
+    assert await scheduler.SubmitJob(submit) == job  # once, however often it is asked
+    assert (job.state, list(job.gpus), job.parameters["classes"]) == (scheduler_pb2.Job.STATE_WAITING, [other], "3")
+    submit.request_id, submit.parameters["classes"] = "submit-2", "0"
+    assert (await refused(scheduler.SubmitJob(submit))).reason == "PARAMETER_INVALID"
+    ranked = await scheduler.SetJobPriority(
+        scheduler_pb2.SetJobPriorityRequest(request_id="rank", job_id=job.job_id, priority=60)
+    )
+    assert ranked.priority == 60
+    await scheduler.ClearGpu(scheduler_pb2.ClearGpuRequest(request_id="clear", slot_key=f"{other}#0"))
+    count = await agent.start()
+    killed = await scheduler.KillJob(scheduler_pb2.KillJobRequest(request_id="kill", job_id=job.job_id))
+    assert killed.state == scheduler_pb2.Job.STATE_STOPPING
+    stop = (await agent.expect("stop")).stop
+    assert (stop.lease_id, stop.mode) == (count.lease_id, agent_pb2.Stop.MODE_KILL)
+    await agent.end(count, -9)
+    again = await scheduler.RequeueJob(scheduler_pb2.RequeueJobRequest(request_id="requeue", job_id=job.job_id))
+    assert again.state in (scheduler_pb2.Job.STATE_WAITING, scheduler_pb2.Job.STATE_STARTING)
+    await agent.start()
+    use = agent_pb2.GpuUse(gpu_uuid=gpu, memory_used_mib=9_000, memory_total_mib=24_000, utilization_percent=87)
+    await agent.say(beat=agent_pb2.Beat(number=1, gpus=[use]))
+    await agent.say(gpu_fault=agent_pb2.GpuFault(gpu_uuid=gpu, xid=79, sentence="Xid 79: fallen off the bus"))
+    assert (await agent.expect("stop")).stop.lease_id == preprocess.lease_id
+    (node,) = (await scheduler.ListNodes(scheduler_pb2.ListNodesRequest())).nodes
+    assert [slot.quarantined for slot in node.slots] == ["Xid 79: fallen off the bus", ""]
+    slot = node.slots[0]
+    assert (slot.gpu_memory_used_mib, slot.gpu_memory_total_mib, slot.gpu_utilization_percent) == (9_000, 24_000, 87)
+
+
 async def test_events_are_resumable_and_filtered(client: Client, movies: Path) -> None:
     first = await client.create(movies, "one")
     await client.create(movies, "two")

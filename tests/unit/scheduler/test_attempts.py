@@ -174,10 +174,80 @@ def test_a_crash_is_tried_three_times_with_growing_patience(world: World) -> Non
     assert (row["state"], row["attempts"]) == ("QUARANTINED", 3)
 
 
-def test_want_of_memory_is_tried_once_more(world: World) -> None:
+def test_want_of_memory_is_tried_once_more_and_then_once_elsewhere(world: World) -> None:
     running(world)
-    assert try_once(world, Fail.FAILURE_CLASS_RESOURCE)["state"] == "READY"
-    assert try_once(world, Fail.FAILURE_CLASS_RESOURCE)["state"] == "QUARANTINED"
+    assert try_once(world, Fail.FAILURE_CLASS_RESOURCE)["failed_on"] == ""
+    assert try_once(world, Fail.FAILURE_CLASS_RESOURCE)["failed_on"] == "GPU-0"
+    assert try_once(world, Fail.FAILURE_CLASS_RESOURCE)["state"] == "QUARANTINED"  # there is no other GPU: tried here again
+
+
+def on_gpus(world: World) -> dict[str, Worker]:
+    return {worker.slot_key: worker for worker in world.workers.values()}
+
+
+@pytest.mark.parametrize(("failure", "times"), [(Fail.FAILURE_CLASS_CRASH, 1), (Fail.FAILURE_CLASS_RESOURCE, 2)])
+def test_what_failed_on_a_gpu_is_left_to_another_while_there_is_one(
+    world: World, failure: Fail.FailureClass.ValueType, times: int
+) -> None:
+    running(world, 2, slots=2)
+    workers = on_gpus(world)
+    for _ in range(times):
+        assert claimed(world, workers["GPU-0#0"]) == ["m2"]
+        world.fail(workers["GPU-0#0"], failure)
+        world.advance(60)
+    assert claimed(world, workers["GPU-0#0"]) == ["m1"]
+    world.fail(workers["GPU-0#0"], Fail.FAILURE_CLASS_INPUT)
+    assert claimed(world, workers["GPU-0#0"]) == []
+    assert claimed(world, workers["GPU-1#0"]) == ["m2"]
+
+
+def test_what_failed_on_every_gpu_is_for_whoever_asks(world: World) -> None:
+    running(world, 1, slots=2)
+    for key in ("GPU-0#0", "GPU-1#0"):
+        assert claimed(world, on_gpus(world)[key]) == ["m1"]
+        world.fail(on_gpus(world)[key], Fail.FAILURE_CLASS_CRASH)
+        world.advance(60)
+    assert exposure(world)["failed_on"] == "GPU-0\nGPU-1"
+    assert claimed(world, on_gpus(world)["GPU-0#0"]) == ["m1"]
+
+
+def test_another_slot_of_the_same_gpu_is_no_other_gpu_and_one_that_is_gone_is_not_waited_for(world: World) -> None:
+    session_id = world.create("s", until="preprocess", workers_wanted=3)
+    world.change(session_id, "start")
+    world.register(session_id, "m1")
+    world.hello("node", {"GPU-0#0": 24_000, "GPU-0#1": 24_000})
+    world.hello("other", {"GPU-1#0": 24_000})
+    for node in ("node", "other"):
+        world.settle(node)
+    workers = on_gpus(world)
+    claimed(world, workers["GPU-0#0"])
+    world.fail(workers["GPU-0#0"], Fail.FAILURE_CLASS_CRASH)
+    world.advance(60)
+    assert claimed(world, workers["GPU-0#1"]) == []
+    world.unlink("other")
+    world.advance(limits.LOST_SECONDS)
+    assert claimed(world, workers["GPU-0#1"]) == ["m1"]
+
+
+def test_a_worker_that_runs_out_of_memory_costs_its_exposure_a_try_of_that_kind(world: World) -> None:
+    running(world)
+    worker = world.worker_of("preprocess")
+    claimed(world, worker)
+    world.end(worker, -9, out_of_memory=True)
+    row = exposure(world)
+    assert (row["state"], row["attempts"], row["resource_failures"]) == ("READY", 1, 1)
+    (job,) = world.rows(tables.job)
+    assert "out of memory" in job["reason"]
+
+
+def test_retrying_forgets_where_it_failed(world: World) -> None:
+    session_id = running(world)
+    for _ in range(3):
+        world.advance(60)
+        try_once(world, Fail.FAILURE_CLASS_CRASH)
+    assert exposure(world)["failed_on"] == "GPU-0"
+    world.store.transact(lambda tx: exposures.retry_quarantined(tx, session_id))
+    assert exposure(world)["failed_on"] == ""
 
 
 def test_what_is_not_the_exposures_fault_never_counts_but_is_told(world: World) -> None:

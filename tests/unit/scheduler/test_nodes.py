@@ -7,7 +7,7 @@ import pytest
 from frazil.api.agent.v1 import agent_pb2
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import FrazilError
-from frazil_scheduler.domain import control, limits, nodes, queue
+from frazil_scheduler.domain import control, gpus, limits, nodes, queue
 from frazil_scheduler.ledger import tables
 from model.world import World
 from unit.scheduler.stories import job, notices, up
@@ -81,7 +81,7 @@ def test_quarantining_a_gpu_takes_all_its_slots_and_moves_its_jobs(world: World)
     world.change(session_id, "start")
     world.hello("node", {"GPU-1#0": 9_000, "GPU-1#1": 9_000, "GPU-2#0": 80_000})
     world.settle("node")
-    world.store.transact(lambda tx: nodes.quarantine_gpu(tx, "GPU-1#1", "fan broken"))
+    world.store.transact(lambda tx: gpus.quarantine(tx, "GPU-1#1", "fan broken"))
     slots = {row["slot_key"]: row["quarantined"] for row in world.rows(tables.slot)}
     assert slots == {"GPU-1#0": "fan broken", "GPU-1#1": "fan broken", "GPU-2#0": ""}
     assert {row["state"] for row in world.rows(tables.job)} == {"STOPPING"}
@@ -90,7 +90,7 @@ def test_quarantining_a_gpu_takes_all_its_slots_and_moves_its_jobs(world: World)
         world.end(worker, 0)
     world.settle("node")
     assert sorted(row["state"] for row in world.rows(tables.job)) == ["RUNNING", "WAITING"]
-    world.store.transact(lambda tx: nodes.clear_gpu(tx, "GPU-1#0"))
+    world.store.transact(lambda tx: gpus.clear(tx, "GPU-1#0"))
     world.settle("node")
     assert {row["quarantined"] for row in world.rows(tables.slot)} == {""}
     assert {row["state"] for row in world.rows(tables.job)} == {"RUNNING"}
@@ -100,7 +100,7 @@ def test_a_drained_gpu_keeps_its_job_and_gets_no_other_until_it_is_cleared(world
     up(world)
     other = world.create("other", until="preprocess")
     world.change(other, "start")
-    world.store.transact(lambda tx: nodes.drain_gpu(tx, "GPU-0#0", "fan"))
+    world.store.transact(lambda tx: gpus.drain(tx, "GPU-0#0", "fan"))
     world.settle("node")
     worker = world.worker_of("preprocess")
     assert not worker.draining
@@ -113,7 +113,7 @@ def test_a_drained_gpu_keeps_its_job_and_gets_no_other_until_it_is_cleared(world
     assert "out of service or drained" in waiting["reason"]
     (slot,) = world.rows(tables.slot)
     assert (slot["drained"], slot["quarantined"]) == ("fan", "")
-    world.store.transact(lambda tx: nodes.clear_gpu(tx, "GPU-0#0"))
+    world.store.transact(lambda tx: gpus.clear(tx, "GPU-0#0"))
     (waiting,) = world.rows(tables.job, tables.job.c.session_id == other)
     assert waiting["state"] == "STARTING"
 

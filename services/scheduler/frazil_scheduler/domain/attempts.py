@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, func, insert, literal, or_, select, true, update
 
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import blocks, exposures, limits
-from frazil_scheduler.lease import Cause
+from frazil_scheduler.domain import blocks, exposures, jobs, limits
+from frazil_scheduler.lease import Cause, JobReleased
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
 _exposure = tables.exposure.c
 _attempt = tables.attempt.c
 _session = tables.session.c
+_lease = tables.lease.c
 
 OUTCOME_OF_CLASS = {
     worker_pb2.FailExposureRequest.FAILURE_CLASS_INPUT: "INPUT",
@@ -36,7 +37,7 @@ def claim(tx: Transaction, session: RowMapping, lease: RowMapping, count: int) -
         count = 1
     claimed: list[worker_pb2.Claim] = []
     for turn in range(session["claims"], session["claims"] + min(count, limits.CLAIM_MAX)):
-        row = _next(tx, session, turn)
+        row = _next(tx, session, lease, turn)
         if row is None:
             break
         claimed.append(_take(tx, row, lease, turn))
@@ -126,13 +127,14 @@ def forgive(tx: Transaction, lease_id: str) -> bool:
         if row is None or row["generation"] != attempt["generation"] or row["state"] not in ("READY", "QUARANTINED"):
             continue
         values: dict[str, Any] = {"attempts": max(0, row["attempts"] - 1), "infra_failures": row["infra_failures"] + 1}
+        values["failed_on"] = ""
         if attempt["outcome"] == "RESOURCE":
             values["resource_failures"] = max(0, row["resource_failures"] - 1)
         exposures.move(tx, row, "READY", failure="", finished_ns=0, **values)
     return True
 
 
-def end_of_lease(tx: Transaction, lease_id: str, cause: Cause, detail: str, exit_code: int | None) -> bool:
+def end_of_lease(tx: Transaction, lease_id: str, effect: JobReleased) -> bool:
     """Return a lease's running exposures to the queue; tell whether one is out of it for good.
 
     When the worker died by itself, the exposure it had claimed first is taken for the one it was at: only that one counts.
@@ -144,15 +146,20 @@ def end_of_lease(tx: Transaction, lease_id: str, cause: Cause, detail: str, exit
     )
     quarantined = False
     for place, attempt in enumerate(running):
-        if cause is Cause.DIED and exit_code != 0 and place == 0:
-            how = f"signal {-exit_code}" if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"
-            reason = f"The worker died at this exposure ({how})." + (f" Its last words: {detail.strip()}" if detail else "")
-            quarantined |= end(tx, attempt, "CRASH", reason)
-        elif cause is Cause.ASKED:
-            end(tx, attempt, "RETURNED", "The worker was stopped.")
-        else:
-            end(tx, attempt, "INFRA", f"The lease ended ({cause.value.lower().replace('_', ' ')}).")
+        outcome, reason = _outcome_of_end(effect, first=place == 0)
+        quarantined |= end(tx, attempt, outcome, reason)
     return quarantined
+
+
+def _outcome_of_end(effect: JobReleased, *, first: bool) -> tuple[str, str]:
+    if effect.cause is Cause.ASKED:
+        return "RETURNED", "The worker was stopped."
+    crashed = effect.cause is Cause.DIED and effect.exit_code != 0
+    if not first or not (crashed or effect.cause is Cause.OUT_OF_MEMORY):
+        return "INFRA", f"The lease ended ({effect.cause.value.lower().replace('_', ' ')})."
+    words = effect.detail.strip()[-limits.REASON_MAX_CHARACTERS // 2 :]
+    reason = f"The worker died at this exposure ({effect.how})." + (f" Its last words: {words}" if words else "")
+    return "CRASH" if crashed else "RESOURCE", reason
 
 
 def end(tx: Transaction, attempt: RowMapping, outcome: str, reason: str) -> bool:
@@ -165,6 +172,8 @@ def end(tx: Transaction, attempt: RowMapping, outcome: str, reason: str) -> bool
     attempts = row["attempts"] + (outcome in ("INPUT", "RESOURCE", "CRASH"))
     resource_failures = row["resource_failures"] + (outcome == "RESOURCE")
     values: dict[str, Any] = {"attempts": attempts, "resource_failures": resource_failures}
+    if outcome == "CRASH" or (outcome == "RESOURCE" and resource_failures > 1):
+        values["failed_on"] = "\n".join(sorted({*row["failed_on"].splitlines(), _gpu_of(tx, attempt["lease_id"])}))
     hopeless = outcome == "INPUT" or attempts >= limits.ATTEMPTS_MAX or resource_failures >= limits.RESOURCE_FAILURES_MAX
     if hopeless and outcome in ("INPUT", "RESOURCE", "CRASH"):
         exposures.move(tx, row, "QUARANTINED", failure=reason, finished_ns=tx.wall_ns, **values)
@@ -187,10 +196,10 @@ def _backoff(outcome: str, attempts: int) -> float:
     return limits.INFRA_BACKOFF_SECONDS if outcome == "INFRA" else 0.0
 
 
-def _next(tx: Transaction, session: RowMapping, turn: int) -> RowMapping | None:
+def _next(tx: Transaction, session: RowMapping, lease: RowMapping, turn: int) -> RowMapping | None:
     arriving = session["arrival_mono"] > 0 and tx.mono - session["arrival_mono"] < limits.ARRIVING_SECONDS
     newest = arriving and session["state"] == "RUNNING" and (turn + 1) % limits.OLDEST_EVERY != 0
-    return tx.one(
+    statement = (
         select(tables.exposure)
         .where(
             _exposure.session_id == session["session_id"],
@@ -200,6 +209,35 @@ def _next(tx: Transaction, session: RowMapping, turn: int) -> RowMapping | None:
         .order_by(_exposure.number.desc() if newest else _exposure.number)
         .limit(1)
     )
+    row = tx.one(statement)
+    if row is None or _gpu(lease["slot_key"]) not in row["failed_on"].splitlines():
+        return row
+    return tx.one(statement.where(_may_try(tx, session["session_id"], lease)))
+
+
+def _may_try(tx: Transaction, session_id: str, lease: RowMapping) -> ColumnElement[bool]:
+    """Leave to the session's workers on other GPUs what has failed on this one; what has failed on all is for everybody."""
+    mine = _gpu(lease["slot_key"])
+    rows = tx.all(
+        select(_lease.slot_key)
+        .join(tables.job)
+        .where(tables.job.c.session_id == session_id, tables.job.c.job_type == jobs.PREPROCESS, _lease.state == "HELD")
+    )
+    others = {_gpu(row["slot_key"]) for row in rows} - {mine}
+    return or_(~_failed_on(mine), and_(true(), *(_failed_on(gpu) for gpu in sorted(others))))
+
+
+def _failed_on(gpu: str) -> ColumnElement[bool]:
+    lines = literal("\n") + _exposure.failed_on + literal("\n")
+    return lines.contains(f"\n{gpu}\n", autoescape=True)
+
+
+def _gpu(slot_key: str) -> str:
+    return slot_key.partition("#")[0]
+
+
+def _gpu_of(tx: Transaction, lease_id: str) -> str:
+    return _gpu(str(tx.scalar(select(_lease.slot_key).where(_lease.lease_id == lease_id))))
 
 
 def _take(tx: Transaction, row: RowMapping, lease: RowMapping, turn: int) -> worker_pb2.Claim:

@@ -22,6 +22,8 @@ _NEW: dict[str, Any] = {
     if isinstance(column.default, ScalarElementColumnDefault)
 }
 
+_UNTRIED: dict[str, Any] = {"attempts": 0, "resource_failures": 0, "failed_on": "", "not_before_mono": 0.0}
+
 
 def register_all(
     tx: Transaction, requests: Iterable[exposure_pb2.RegisterExposuresRequest]
@@ -87,7 +89,7 @@ def retry_quarantined(tx: Transaction, session_id: str) -> int:
         .where(_exposure.session_id == session_id, _exposure.state == "QUARANTINED")
         .order_by(_exposure.number)
     )
-    fresh: dict[str, Any] = {"attempts": 0, "resource_failures": 0, "not_before_mono": 0.0, "failure": "", "finished_ns": 0}
+    fresh: dict[str, Any] = {**_UNTRIED, "failure": "", "finished_ns": 0}
     retried = 0
     for row in rows:
         if not exposure_pb2.MovieFile.FromString(row["file"]).defect:
@@ -148,7 +150,7 @@ def _renew(tx: Transaction, row: RowMapping, request: exposure_pb2.RegisterExpos
     running = (tables.attempt.c.exposure_id == row["exposure_id"]) & (tables.attempt.c.outcome == tables.RUNNING)
     superseded = {"outcome": "SUPERSEDED", "detail": "The movie's content has changed.", "ended_ns": tx.wall_ns}
     tx.run(update(tables.attempt).where(running).values(**superseded))
-    fresh = {"attempts": 0, "resource_failures": 0, "infra_failures": 0, "not_before_mono": 0.0}
+    fresh = {**_UNTRIED, "infra_failures": 0}
     state = "QUARANTINED" if request.file.defect else "READY"
     move(tx, row, state, generation=row["generation"] + 1, **fresh, **_content(tx, request))
 

@@ -13,7 +13,7 @@ from frazil import jobs as declarations
 from frazil.api.session.v1 import session_pb2
 from frazil.model.camera import read_camera
 from frazil_scheduler.domain import limits
-from frazil_scheduler.lease import Cause, JobReleased
+from frazil_scheduler.lease import BUSY_EXTERNAL, Cause, JobReleased
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -23,6 +23,8 @@ _session = tables.session.c
 STATES = ("WAITING", "STARTING", "RUNNING", "STOPPING", "PAUSED", "DONE", "FAILED", "CANCELLED")
 TERMINAL = ("DONE", "FAILED", "CANCELLED")
 PREPROCESS = "preprocess"
+
+_ELSEWHERE = {Cause.NODE_LOST: "Its node is silent.", Cause.GPU_FAILED: "Its GPU has failed; it goes on elsewhere."}
 
 
 @cache
@@ -207,39 +209,33 @@ def released(tx: Transaction, job_id: str, epoch: int, effect: JobReleased) -> N
     if row["state"] == "STOPPING":
         reason = row["reason"] if row["stop_to"] not in ("", "WAITING") else ""
         set_state(tx, row, row["stop_to"] or "WAITING", reason=reason, progress="")
-    elif effect.cause in (Cause.DIED, Cause.UNSEEN):
+    elif effect.cause in (Cause.DIED, Cause.UNSEEN, Cause.OUT_OF_MEMORY):
         _died(tx, row, effect)
     elif effect.cause is Cause.REFUSED:
-        backoff = tx.mono + limits.REFUSED_BACKOFF_SECONDS
+        external = effect.detail.startswith(BUSY_EXTERNAL)  # that slot is out of service now: it may have another at once
+        backoff = 0.0 if external else tx.mono + limits.REFUSED_BACKOFF_SECONDS
         reason = f"The agent did not start it ({effect.detail}); it is tried again."
         set_state(tx, row, "WAITING", reason=reason, progress="", not_before_mono=backoff)
     else:
-        reason = "Its node is silent." if effect.cause is Cause.NODE_LOST else ""
+        reason = _ELSEWHERE.get(effect.cause, "")
         set_state(tx, row, "WAITING", reason=reason, progress="")
 
 
 def _died(tx: Transaction, row: RowMapping, effect: JobReleased) -> None:
     fault = effect.exit_code != 0 or not row["progressed"]
     failures, in_row = row["failures"] + fault, row["failures_in_row"] + fault
-    how = _how(effect)
     words = effect.detail.strip()[-limits.REASON_MAX_CHARACTERS :]
     values = {"failures": failures, "failures_in_row": in_row, "progress": ""}
     if in_row >= limits.FAILURES_IN_ROW_MAX:
-        sentence = f"Its worker died {in_row} times in a row without progress ({how})." + (f" {words}" if words else "")
+        sentence = f"Its worker died {in_row} times in a row without progress ({effect.how})." + (f" {words}" if words else "")
         set_state(tx, row, "FAILED", reason=sentence, **values)
         title = declarations.load(row["job_type"]).title
         tx.notice("error", f"{title} has failed: {sentence}", row["session_id"])
         return
     delay = limits.RESTART_BACKOFF_SECONDS[min(max(in_row, 1), len(limits.RESTART_BACKOFF_SECONDS)) - 1]
     last = words.splitlines()[-1] if words else ""
-    reason = f"Its worker died ({how}); it starts again in {delay:.0f} s." + (f" Last words: {last}" if last else "")
+    reason = f"Its worker died ({effect.how}); it starts again in {delay:.0f} s." + (f" Last words: {last}" if last else "")
     set_state(tx, row, "WAITING", reason=reason, not_before_mono=tx.mono + delay, **values)
-
-
-def _how(effect: JobReleased) -> str:
-    if effect.exit_code is None:
-        return "unseen"
-    return f"signal {-effect.exit_code}" if effect.exit_code < 0 else f"exit code {effect.exit_code}"
 
 
 def _changed(tx: Transaction, job_id: str, session_id: str, state: str) -> None:

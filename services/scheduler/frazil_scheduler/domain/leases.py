@@ -144,7 +144,7 @@ def _follow(tx: Transaction, row: RowMapping, effect: machine.Effect) -> None:
         case machine.JobRuns():
             jobs.runs(tx, row["job_id"], row["epoch"])
         case machine.JobReleased():
-            hopeless = attempts.end_of_lease(tx, row["lease_id"], effect.cause, effect.detail, effect.exit_code)
+            hopeless = attempts.end_of_lease(tx, row["lease_id"], effect)
             job = jobs.find(tx, row["job_id"])
             if hopeless and job is not None and job["epoch"] == row["epoch"]:
                 jobs.note_progress(tx, job)  # it was the exposure's fault, and that exposure is out of the way

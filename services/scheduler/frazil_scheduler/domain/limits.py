@@ -4,6 +4,9 @@
 SUSPECT_SECONDS = 20.0  # display only
 LOST_SECONDS = 60.0  # its jobs may go on elsewhere; its slots wait for proof
 
+# GPUs: seconds.
+PROGRAM_FAULTS_SECONDS = 3600.0  # programs' own errors of two different jobs within it are believed to be the GPU's
+
 # Leases: seconds.
 PROOF_SECONDS = 60.0  # from the worker's end to the quarantine of a slot that is not proven free
 FINISH_SECONDS = 60.0  # from FinishJob to the kill of a worker that does not exit
@@ -16,7 +19,7 @@ PROBE_QUARANTINED_SECONDS = 30.0
 
 # Exposures.
 ATTEMPTS_MAX = 3
-RESOURCE_FAILURES_MAX = 2
+RESOURCE_FAILURES_MAX = 3
 CRASH_BACKOFF_SECONDS = (10.0, 60.0)
 INFRA_BACKOFF_SECONDS = 10.0
 INFRA_ALARM = 20

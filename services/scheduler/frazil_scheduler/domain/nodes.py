@@ -12,7 +12,7 @@ from frazil.api.agent.v1 import agent_pb2
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import jobs, leases, limits, slots
+from frazil_scheduler.domain import gpus, jobs, leases, limits, slots
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -105,8 +105,15 @@ def exited(tx: Transaction, node_id: str, message: agent_pb2.Exited) -> None:
     if message.refused:
         leases.apply(tx, row, machine.Refused(message.refused, message.log_tail))
     else:
-        code = message.exit_code if message.HasField("exit_code") else None
-        leases.apply(tx, row, machine.WorkerExited(code, message.log_tail))
+        ended = machine.WorkerExited(
+            exit_code=message.exit_code if message.HasField("exit_code") else None,
+            log_tail=message.log_tail,
+            xids=tuple(message.xids),
+            gpu_failed=gpus.is_fatal(message),
+            out_of_memory=message.out_of_memory,
+        )
+        leases.apply(tx, row, ended)
+        gpus.ended_with(tx, row, message)
 
 
 def proved_free(tx: Transaction, node_id: str, message: agent_pb2.ProvedFree) -> None:
@@ -134,48 +141,14 @@ def orders(tx: Transaction, node_id: str) -> list[Order]:
     told = [_order(tx, row) for row in _open_leases(tx, node_id)]
     rows = tx.all(select(tables.slot).where(_slot.node_id == node_id, _slot.present))
     for row in rows:
-        probe = agent_pb2.Probe(slot_key=row["slot_key"])
+        probe = agent_pb2.Probe(slot_key=row["slot_key"], afresh=row["clear_asked"])
         if row["stray_lease_id"]:
             probe.lease_id, probe.epoch = row["stray_lease_id"], row["stray_epoch"]
-        elif not (row["clear_asked"] and row["quarantined"]) or _open_on(tx, row["slot_key"]):
+        elif not (row["clear_asked"] and row["quarantined"]) or slots.open_lease(tx, row["slot_key"]):
             continue
         key = ("PROBE", row["slot_key"], probe.lease_id)
         told.append(Order(key, agent_pb2.ConnectResponse(term=tx.term, probe=probe), limits.PROBE_AGAIN_SECONDS))
     return [order for order in told if order is not None]
-
-
-def quarantine_gpu(tx: Transaction, slot_key: str, reason: str) -> RowMapping:
-    """Take all slots of a slot's GPU out of service; their jobs are stopped and wait for another slot."""
-    row = _require_slot(tx, slot_key)
-    reason = reason.strip() or "taken out of service by a person"
-    for key in slots.of_gpu(tx, row):
-        slots.quarantine(tx, key, machine.QuarantineKind.OPERATOR, reason)
-        held = _open_on(tx, key)
-        job = jobs.find(tx, held["job_id"]) if held is not None else None
-        if held is None or job is None or held["state"] not in ("RESERVED", "HELD"):
-            continue
-        if job["state"] in ("STARTING", "RUNNING"):
-            jobs.set_state(tx, job, "STOPPING", stop_to="WAITING")
-        leases.ask_stop(tx, job, machine.Stop.DRAIN, job["drain_seconds"])
-    return _require_slot(tx, slot_key)
-
-
-def drain_gpu(tx: Transaction, slot_key: str, reason: str) -> RowMapping:
-    """Give no new job to the slots of a slot's GPU; those that hold them go on to their end."""
-    row = _require_slot(tx, slot_key)
-    for key in slots.of_gpu(tx, row):
-        slots.drain(tx, key, reason.strip() or "drained by a person")
-    return _require_slot(tx, slot_key)
-
-
-def clear_gpu(tx: Transaction, slot_key: str) -> RowMapping:
-    """End a GPU's drain, and ask the agent to prove its quarantined slots free; the proof puts them back into service."""
-    row = _require_slot(tx, slot_key)
-    for key in slots.of_gpu(tx, row):
-        slots.drain(tx, key, "")
-        if slots.find(tx, key)[0]["quarantined"]:
-            slots.ask_clear(tx, key)
-    return _require_slot(tx, slot_key)
 
 
 def fence(tx: Transaction, node_id: str, attested_by: str) -> RowMapping:
@@ -207,6 +180,14 @@ def _check_hello(message: agent_pb2.Hello) -> None:
     for slot in message.slots:
         if not slot.slot_key or slot.kind not in kinds or slot.memory_mib <= 0:
             raise FrazilError("HELLO_INVALID", f"Slot {slot.slot_key!r} of {message.node_id} lacks a key, kind or memory.")
+    for slot in message.slots:
+        gpu = slot.slot_key.partition("#")[0]
+        shares = sum(one.memory_mib for one in message.slots if one.slot_key.partition("#")[0] == gpu)
+        if 0 < slot.gpu_memory_total_mib < shares:
+            sentence = (
+                f"The slots of GPU {gpu} share {shares:,} MiB, but it has {slot.gpu_memory_total_mib:,} MiB; declare less."
+            )
+            raise FrazilError("SHARES_TOO_LARGE", sentence)
 
 
 def _take_slots(tx: Transaction, message: agent_pb2.Hello) -> None:
@@ -280,7 +261,8 @@ def _order(tx: Transaction, row: RowMapping) -> Order | None:
         quarantined = lease.state is machine.State.QUARANTINED
         asked = any(slot["clear_asked"] for slot in slots.find(tx, row["slot_key"]))
         again = limits.PROBE_QUARANTINED_SECONDS if quarantined else limits.PROBE_AGAIN_SECONDS
-        response.probe.CopyFrom(agent_pb2.Probe(slot_key=row["slot_key"], lease_id=lease.lease_id, epoch=lease.epoch))
+        probe = agent_pb2.Probe(slot_key=row["slot_key"], lease_id=lease.lease_id, epoch=lease.epoch, afresh=asked)
+        response.probe.CopyFrom(probe)
         return Order(("PROBE", lease.lease_id, asked), response, again)
     return None
 
@@ -301,17 +283,6 @@ def _start(tx: Transaction, row: RowMapping) -> agent_pb2.Start:
 
 def _open_leases(tx: Transaction, node_id: str) -> Sequence[RowMapping]:
     return tx.all(select(tables.lease).where(_lease.node_id == node_id, leases.OPEN).order_by(_lease.epoch))
-
-
-def _open_on(tx: Transaction, slot_key: str) -> RowMapping | None:
-    return tx.one(select(tables.lease).where(_lease.slot_key == slot_key, leases.OPEN))
-
-
-def _require_slot(tx: Transaction, slot_key: str) -> RowMapping:
-    rows = slots.find(tx, slot_key)
-    if not rows:
-        raise FrazilError("SLOT_UNKNOWN", f"There is no GPU slot {slot_key!r}.", kind=ErrorKind.NOT_FOUND)
-    return rows[0]
 
 
 def _set_state(tx: Transaction, node_id: str, state: str, **values: Any) -> None:

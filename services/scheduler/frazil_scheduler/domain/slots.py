@@ -12,6 +12,7 @@ from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
 
 _slot = tables.slot.c
+_lease = tables.lease.c
 
 IN_SERVICE: dict[str, Any] = {"quarantined": "", "quarantine_kind": "", "clear_asked": False}
 
@@ -30,6 +31,11 @@ def of_gpu(tx: Transaction, row: RowMapping) -> list[str]:
     return [key["slot_key"] for key in keys if key["slot_key"].partition("#")[0] == gpu]
 
 
+def open_lease(tx: Transaction, slot_key: str) -> RowMapping | None:
+    """Return the lease that holds a slot, or None."""
+    return tx.one(select(tables.lease).where(_lease.slot_key == slot_key, _lease.state != "CLOSED"))
+
+
 def quarantine(tx: Transaction, slot_key: str, kind: QuarantineKind, reason: str) -> None:
     """Take a slot out of service. What a person or the agent has said is not replaced by a lesser reason.
 
@@ -37,8 +43,9 @@ def quarantine(tx: Transaction, slot_key: str, kind: QuarantineKind, reason: str
     """
     rows = find(tx, slot_key)
     weaker = kind in (QuarantineKind.OVERDUE, QuarantineKind.EXTERNAL)
+    known = rows and (rows[0]["quarantined"], rows[0]["quarantine_kind"]) == (reason, kind.value) and not rows[0]["clear_asked"]
     external = kind is QuarantineKind.PROOF and rows and rows[0]["quarantine_kind"] == QuarantineKind.EXTERNAL.value
-    if not rows or external or (weaker and rows[0]["quarantined"]):
+    if not rows or known or external or (weaker and rows[0]["quarantined"]):
         return
     tx.notice("warning", f"GPU slot {slot_key} is out of service: {reason}.")
     _set(tx, slot_key, quarantined=reason, quarantine_kind=kind.value, clear_asked=False)

@@ -24,6 +24,7 @@ def begin(tx: Transaction) -> None:
     tx.run(update(tables.exposure).where(_exposure.not_before_mono > 0).values(not_before_mono=0.0))
     tx.run(update(tables.job).values(not_before_mono=0.0, state_mono=tx.mono, updated_mono=0.0))
     stalls.begin(tx)
+    tx.run(update(tables.gpu_fault).values(seen_mono=tx.mono))
     for row in tx.all(select(tables.lease).where(leases.OPEN)):
         deadlines = leases.overdue_after(tx, leases.to_lease(row), row["stop_seconds"])
         if row["state"] not in ("RELEASING", "QUARANTINED"):

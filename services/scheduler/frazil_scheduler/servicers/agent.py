@@ -13,7 +13,7 @@ import structlog
 
 from frazil.api.agent.v1 import agent_pb2, agent_pb2_grpc
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import nodes
+from frazil_scheduler.domain import gpus, nodes
 from frazil_scheduler.hub import Connection, Hub
 
 IDLE_SECONDS = 5.0
@@ -78,7 +78,11 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                     await self._hub.store.run(partial(nodes.proved_free, node_id=node_id, message=message.proved_free))
                 case "hello":
                     raise FrazilError("HELLO_TWICE", "Hello is the first message of a stream; dial in again to say it anew.")
-                case _:  # a Beat is a sign of life, nothing more
+                case "gpu_fault":
+                    await self._hub.store.run(partial(gpus.faulty, node_id=node_id, message=message.gpu_fault))
+                case "beat":
+                    connection.gpus = {use.gpu_uuid: use for use in message.beat.gpus}
+                case _:
                     pass
 
     async def _due(self, connection: Connection) -> tuple[list[agent_pb2.ConnectResponse], float]:

@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping, select
 
 from frazil.api.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from frazil_scheduler.config import LaneSettings
-from frazil_scheduler.domain import control, jobs, nodes, queue, sessions
+from frazil_scheduler.domain import control, gpus, jobs, nodes, queue, sessions
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.records import job_record, node_record, slot_record
@@ -40,7 +40,18 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
             rows = tx.all(select(tables.node).order_by(tables.node.c.node_id))
             return scheduler_pb2.ListNodesResponse(nodes=[node_record(tx, row) for row in rows])
 
-        return await self._hub.store.look(body)
+        reply = await self._hub.store.look(body)
+        for node in reply.nodes:
+            for slot in node.slots:
+                self._say_use(slot)
+        return reply
+
+    def _say_use(self, slot: scheduler_pb2.GpuSlot) -> None:
+        use = self._hub.gpu_use(slot.node_id, slot.slot_key.partition("#")[0])
+        if use is not None:
+            slot.gpu_memory_used_mib = use.memory_used_mib
+            slot.gpu_memory_total_mib = use.memory_total_mib
+            slot.gpu_utilization_percent = use.utilization_percent
 
     async def ListLanes(self, request: scheduler_pb2.ListLanesRequest, context: Any) -> scheduler_pb2.ListLanesResponse:
         """List lanes."""
@@ -103,15 +114,15 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
 
     async def DrainGpu(self, request: scheduler_pb2.DrainGpuRequest, context: Any) -> scheduler_pb2.GpuSlot:
         """Give a GPU to nobody else once its present jobs have ended."""
-        return await self._gpu(request, lambda tx: nodes.drain_gpu(tx, request.slot_key, request.reason))
+        return await self._gpu(request, lambda tx: gpus.drain(tx, request.slot_key, request.reason))
 
     async def QuarantineGpu(self, request: scheduler_pb2.QuarantineGpuRequest, context: Any) -> scheduler_pb2.GpuSlot:
         """Take a GPU out of service."""
-        return await self._gpu(request, lambda tx: nodes.quarantine_gpu(tx, request.slot_key, request.reason))
+        return await self._gpu(request, lambda tx: gpus.quarantine(tx, request.slot_key, request.reason))
 
     async def ClearGpu(self, request: scheduler_pb2.ClearGpuRequest, context: Any) -> scheduler_pb2.GpuSlot:
         """Put a drained or quarantined GPU back into service, a quarantined one after a probe by its agent."""
-        return await self._gpu(request, lambda tx: nodes.clear_gpu(tx, request.slot_key))
+        return await self._gpu(request, lambda tx: gpus.clear(tx, request.slot_key))
 
     async def _gpu(self, request: Message, body: Callable[[Transaction], RowMapping]) -> scheduler_pb2.GpuSlot:
         return await self._hub.store.run(

@@ -540,19 +540,23 @@ class Probe(google.protobuf.message.Message):
     SLOT_KEY_FIELD_NUMBER: builtins.int
     LEASE_ID_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
+    AFRESH_FIELD_NUMBER: builtins.int
     slot_key: builtins.str
     """Slot."""
     lease_id: builtins.str
     """Lease that was on it; empty when there was none (a slot that goes back into service)."""
     epoch: builtins.int
     """Its epoch."""
+    afresh: builtins.bool
+    """A person asks for it: what was wrong with the GPU before is forgotten."""
     def __init__(
         self,
         *,
         slot_key: builtins.str = ...,
         lease_id: builtins.str = ...,
         epoch: builtins.int = ...,
+        afresh: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "lease_id", b"lease_id", "slot_key", b"slot_key"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["afresh", b"afresh", "epoch", b"epoch", "lease_id", b"lease_id", "slot_key", b"slot_key"]) -> None: ...
 
 Global___Probe: typing_extensions.TypeAlias = Probe
