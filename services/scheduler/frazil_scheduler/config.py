@@ -39,6 +39,7 @@ class LaneSettings:
     name: str
     backend: str = "node"
     options: Mapping[str, Any] = field(default_factory=dict)
+    from_file: bool = True  # else it was added by RPC and lives in the ledger
 
 
 def read_lanes(toml: Mapping[str, Any]) -> tuple[LaneSettings, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from frazil.api.event.v1 import event_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.clock import Clock
 from frazil_scheduler.domain import limits
-from frazil_scheduler.lanes import LaneBackend
+from frazil_scheduler.domain.lanes import LaneBook
 from frazil_scheduler.ledger.store import Store
 from frazil_scheduler.ledger.transaction import Transaction
 from frazil_scheduler.notifier import Notifier
@@ -50,7 +50,7 @@ class Hub:
         self,
         store: Store,
         clock: Clock,
-        lanes: Mapping[str, LaneBackend],
+        lanes: LaneBook,
         data_dir: Path,
         *,
         disk_free: Callable[[Path], int] = free_bytes,
@@ -58,6 +58,8 @@ class Hub:
         self.store = store
         self.clock = clock
         self.lanes = lanes
+        self.lane_problems: dict[str, str] = {}
+        self.address = ""  # that the server is bound to, once it is
         self.data_dir = data_dir
         self.notifier = Notifier()
         self.connections: dict[str, Connection] = {}
@@ -82,6 +84,11 @@ class Hub:
         """Return how a GPU is used, while its agent is connected."""
         connection = self.connections.get(node_id)
         return connection.gpus.get(gpu_uuid) if connection is not None else None
+
+    def forget(self, node_id: str) -> None:
+        """Think no more of a node that is over."""
+        self.disconnect(node_id)
+        self._seen.pop(node_id, None)
 
     def silence(self) -> dict[str, float]:
         """Return for every node the seconds since its last sign of life, or since the scheduler's start."""

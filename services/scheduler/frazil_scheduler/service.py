@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,11 +21,12 @@ from frazil.api.session.v1 import session_pb2, session_pb2_grpc
 from frazil.api.worker.v1 import worker_pb2, worker_pb2_grpc
 from frazil.model.errors import FrazilError
 from frazil.rpc.server import RunningServer, start_server
-from frazil_scheduler import lanes as lane_backends
 from frazil_scheduler.clock import Clock
+from frazil_scheduler.cluster.loop import Clusters
 from frazil_scheduler.config import LaneSettings, Settings
 from frazil_scheduler.deleting import Deleter
-from frazil_scheduler.domain import limits, retention, sessions, upkeep
+from frazil_scheduler.domain import lanes, limits, retention, sessions, upkeep
+from frazil_scheduler.domain.lanes import LaneBook
 from frazil_scheduler.hub import Hub, free_bytes
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.store import Store
@@ -68,14 +70,14 @@ class Scheduler:
         """Open the ledger and begin a term. Raises FrazilError when that is impossible."""
         clock = clock or Clock()
         data_dir = _make_data_dir(settings.data_dir)
-        backends = {lane.name: lane_backends.load(lane.backend)(lane.name, lane.options) for lane in lanes}
-        self.store = Store(settings.ledger_place, clock, finish=partial(upkeep.finish, lanes=backends))
-        self.hub = Hub(self.store, clock, backends, data_dir, disk_free=disk_free)
-        self.lanes = tuple(lanes)
+        book = LaneBook(lanes)
+        self.store = Store(settings.ledger_place, clock, finish=partial(upkeep.finish, lanes=book))
+        self.hub = Hub(self.store, clock, book, data_dir, disk_free=disk_free)
+        self.clusters = Clusters(self.hub)
         self._deleter = Deleter(self.hub)
         self._keep_events = retention.Retention(settings.events_kept_days, settings.events_kept_count)
         self.keeper: asyncio.Task[None] | None = None  # ends, with an error, only when another scheduler has taken over
-        for node_id in self.store.transact(_begin):
+        for node_id in self.store.transact(partial(_begin, book=book)):
             self.hub.beat(node_id)
 
     async def serve(self, address: str) -> RunningServer:
@@ -85,7 +87,7 @@ class Scheduler:
         adders = [
             partial(session_pb2_grpc.add_SessionServiceServicer_to_server, SessionServicer(hub)),
             partial(exposure_pb2_grpc.add_ExposureServiceServicer_to_server, ExposureServicer(hub)),
-            partial(scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server, SchedulerServicer(hub, self.lanes)),
+            partial(scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server, SchedulerServicer(hub)),
             partial(agent_pb2_grpc.add_AgentServiceServicer_to_server, AgentServicer(hub)),
             partial(worker_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServicer(hub)),
             partial(reconstruction_pb2_grpc.add_ReconstructionServiceServicer_to_server, ReconstructionServicer(hub)),
@@ -157,11 +159,15 @@ async def running(
         server = await scheduler.serve(settings.address)
         address = f"{settings.address.rpartition(':')[0]}:{server.port}"
         _write_whole(address_file, address + "\n")
+        scheduler.hub.address = _from_outside(address)
         scheduler.keeper = asyncio.create_task(scheduler.keep_up())
+        clusters = asyncio.create_task(scheduler.clusters.keep_up())
         try:
             yield scheduler, address
         finally:
             scheduler.keeper.cancel()
+            clusters.cancel()
+            await asyncio.gather(clusters, return_exceptions=True)
             address_file.unlink(missing_ok=True)
             scheduler.hub.notifier.close()  # long waits end at once
             await server.stop(grace_seconds)
@@ -169,9 +175,22 @@ async def running(
         await scheduler.close()
 
 
-def _begin(tx: Transaction) -> list[str]:
+def _begin(tx: Transaction, book: LaneBook) -> list[str]:
+    for settings in lanes.stored(tx):
+        if settings.name in book:
+            continue  # since it was added, frazil.toml has come to name it
+        try:
+            book.put(settings, lanes.load(settings))
+        except FrazilError as error:  # the other lanes' sessions must go on
+            tx.notice("error", f"Lane {settings.name} cannot be used: {error.sentence}")
     upkeep.begin(tx)
-    return [row["node_id"] for row in tx.all(select(tables.node.c.node_id))]
+    return [row["node_id"] for row in tx.all(select(tables.node.c.node_id).where(tables.node.c.state != "ENDED"))]
+
+
+def _from_outside(address: str) -> str:
+    """Return the address by which other machines reach a server that listens on all of this one's."""
+    host, _, port = address.rpartition(":")
+    return f"{platform.node()}:{port}" if host in ("", "0.0.0.0", "[::]") else address  # noqa: S104 compared only
 
 
 def _low_on_disk(tx: Transaction) -> Sequence[RowMapping]:

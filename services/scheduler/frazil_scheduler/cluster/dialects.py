@@ -7,10 +7,10 @@ a line counts when it begins with a job's number and has a state word; one of ou
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from frazil_scheduler.lanes import ClusterEntry, ClusterState
+from frazil_scheduler.lanes import NAME, ClusterEntry, ClusterState
 
 _PENDING, _RUNNING = ClusterState.PENDING, ClusterState.RUNNING
 _FAILED, _LOST = ClusterState.FAILED, ClusterState.LOST
@@ -93,15 +93,15 @@ def job_number(text: str) -> str:
     return found.group(1) if found else ""
 
 
-def read_list(dialect: Dialect, text: str, names: Collection[str]) -> tuple[list[ClusterEntry], int]:
+def read_list(dialect: Dialect, text: str) -> tuple[list[ClusterEntry], int]:
     """Return the entries in a list, and how many lines made no sense; headings do not count.
 
-    Only `names` are taken for names of ours; entries of other jobs of the same user have none.
+    Only names of our form are taken; entries of other jobs have none.
     """
     entries: list[ClusterEntry] = []
     senseless = 0
     for line in text.splitlines():
-        entry = next((entry for read in _READERS if (entry := read(dialect, line, names))), None)
+        entry = next((entry for read in _READERS if (entry := read(dialect, line))), None)
         if entry is not None:
             entries.append(entry)
         elif not _HEADING.search(line):
@@ -109,7 +109,7 @@ def read_list(dialect: Dialect, text: str, names: Collection[str]) -> tuple[list
     return entries, senseless
 
 
-def _read_squeue(dialect: Dialect, line: str, names: Collection[str]) -> ClusterEntry | None:
+def _read_squeue(dialect: Dialect, line: str) -> ClusterEntry | None:
     """Read a line of `SLURM.list_all`: number, state, time left, name, reason."""
     columns = line.strip().split(",", 4)
     if len(columns) != 5 or columns[1] not in dialect.states:
@@ -117,24 +117,23 @@ def _read_squeue(dialect: Dialect, line: str, names: Collection[str]) -> Cluster
     reason = columns[4].strip()
     return ClusterEntry(
         cluster_job_id=job_number(columns[0]),
-        name=columns[3] if columns[3] in names else "",
+        name=_name(columns[3]),
         state=dialect.states[columns[1]],
         reason="" if reason in ("None", "(null)") else reason,
         seconds_left=_seconds(columns[2]),
     )
 
 
-def _read_sacct(dialect: Dialect, line: str, names: Collection[str]) -> ClusterEntry | None:
+def _read_sacct(dialect: Dialect, line: str) -> ClusterEntry | None:
     """Read a line of `SLURM.list_ended`: number, state ("CANCELLED by 1000"), name."""
     columns = line.strip().split("|")
     word = columns[1].split()[0] if len(columns) == 3 and columns[1] else ""
     if word not in dialect.states:
         return None
-    name = columns[2] if columns[2] in names else ""
-    return ClusterEntry(cluster_job_id=job_number(columns[0]), name=name, state=dialect.states[word])
+    return ClusterEntry(cluster_job_id=job_number(columns[0]), name=_name(columns[2]), state=dialect.states[word])
 
 
-def _read_table(dialect: Dialect, line: str, names: Collection[str]) -> ClusterEntry | None:
+def _read_table(dialect: Dialect, line: str) -> ClusterEntry | None:
     """Read a line of a table for people: the number first, one state word, perhaps our name and a reason in brackets."""
     reason = _REASON.search(line)
     words = line.split()
@@ -145,13 +144,17 @@ def _read_table(dialect: Dialect, line: str, names: Collection[str]) -> ClusterE
         return None
     return ClusterEntry(
         cluster_job_id=job_number(words[0]),
-        name=next((word for word in words if word in names), ""),
+        name=next(filter(None, map(_name, words)), ""),
         state=dialect.states[known[-1]],
         reason=reason.group(1) if reason else "",
     )
 
 
-_READERS: Sequence[Callable[[Dialect, str, Collection[str]], ClusterEntry | None]] = (_read_squeue, _read_sacct, _read_table)
+_READERS: Sequence[Callable[[Dialect, str], ClusterEntry | None]] = (_read_squeue, _read_sacct, _read_table)
+
+
+def _name(word: str) -> str:
+    return word if NAME.fullmatch(word) else ""
 
 
 def _seconds(text: str) -> float | None:

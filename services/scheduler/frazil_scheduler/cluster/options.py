@@ -34,6 +34,7 @@ class ClusterOptions:
         most = self.walltime_seconds / 2 or float("inf")
         return ClusterPolicy(
             title=title,
+            gpus=self.num_gpu > 0,
             max_jobs=self.max_jobs,
             idle_seconds=self.idle_seconds,
             walltime_seconds=self.walltime_seconds,

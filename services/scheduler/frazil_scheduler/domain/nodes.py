@@ -12,7 +12,8 @@ from frazil.api.agent.v1 import agent_pb2
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import gpus, jobs, leases, limits, slots
+from frazil_scheduler.cluster import pilots
+from frazil_scheduler.domain import gpus, jobs, leases, limits, slots, stopping
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -38,6 +39,9 @@ class Order:
 def hello(tx: Transaction, message: agent_pb2.Hello) -> agent_pb2.Welcome:
     """Reconcile what the kernel says is held with the ledger. Only from then on is anything granted on the node."""
     _check_hello(message)
+    if message.cluster_job_name:
+        pilots.require_wanted(tx, message)
+        pilots.joined(tx, message.cluster_job_name)
     known = find(tx, message.node_id)
     values: dict[str, Any] = {
         "state": "UP",
@@ -46,6 +50,7 @@ def hello(tx: Transaction, message: agent_pb2.Hello) -> agent_pb2.Welcome:
         "programs": "\n".join(message.programs),
         "hello_term": tx.term,
         "seen_ns": tx.wall_ns,
+        "cluster_job_name": message.cluster_job_name,
     }
     if known is None:
         tx.run(insert(tables.node).values(node_id=message.node_id, **values))
@@ -66,6 +71,16 @@ def bye(tx: Transaction, node_id: str, incarnation: str) -> None:
     tx.placement_wanted = True
 
 
+def leaving(tx: Transaction, node_id: str) -> None:
+    """The agent is about to end and lets its workers finish: their jobs go on elsewhere, and the node gets none."""
+    for row in _open_leases(tx, node_id):
+        job = jobs.find(tx, row["job_id"])
+        if row["state"] in ("RESERVED", "HELD") and job is not None and job["epoch"] == row["epoch"]:
+            stopping.stop(tx, job, "WAITING")
+    tx.run(update(tables.node).where(_node.node_id == node_id).values(hello_term=0))
+    tx.placement_wanted = True
+
+
 def heard(tx: Transaction, node_id: str) -> None:
     """A node that was late is heard again."""
     row = find(tx, node_id)
@@ -76,7 +91,7 @@ def heard(tx: Transaction, node_id: str) -> None:
 def silent(tx: Transaction, node_id: str, seconds: float) -> None:
     """A node has said nothing for so long."""
     row = find(tx, node_id)
-    if row is None:
+    if row is None or row["state"] == "ENDED":
         return
     if seconds >= limits.LOST_SECONDS and row["state"] != "LOST":
         _set_state(tx, node_id, "LOST", hello_term=0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from sqlalchemy import RowMapping, select
 
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import FrazilError
+from frazil_scheduler.cluster import outlook
 from frazil_scheduler.domain import jobs, leases
 from frazil_scheduler.lanes import LaneBackend
 from frazil_scheduler.ledger import records, tables
@@ -32,7 +34,7 @@ _REMEDY = {
 
 def place(tx: Transaction, lanes: Lanes) -> None:
     """Grant what can be granted and say of the other jobs why they wait."""
-    rows = {row["job_id"]: row for row in _waiting(tx)}
+    rows = {row["job_id"]: row for row in waiting(tx)}
     if not rows:
         return
     slots = slots_by_lane(tx, lanes)
@@ -40,9 +42,11 @@ def place(tx: Transaction, lanes: Lanes) -> None:
     boots = {row["node_id"]: row["boot_id"] for row in tx.all(select(tables.node.c.node_id, tables.node.c.boot_id))}
     for grant in placement.grants:
         leases.grant(tx, grant, boots[grant.slot.node_id])
+    prospects = _prospects(tx, lanes)
     for job_id, reason in placement.blocked.items():
         row = rows[job_id]
-        jobs.set_reason(tx, row, sentence(to_job(row), slots.get(row["lane"], ()), reason))
+        words = prospects(row["lane"], job_id) or sentence(to_job(row), slots.get(row["lane"], ()), reason)
+        jobs.set_reason(tx, row, words)
 
 
 def slots_by_lane(tx: Transaction, lanes: Lanes) -> dict[str, list[Slot]]:
@@ -57,8 +61,14 @@ def slots_by_lane(tx: Transaction, lanes: Lanes) -> dict[str, list[Slot]]:
         row["slot_key"]: Holder(job_id=row["job_id"], indefinite=row["indefinite"] and row["state"] in ("RESERVED", "HELD"))
         for row in open_leases
     }
-    slots = [_to_slot(tx, row, holders.get(row["slot_key"])) for row in rows]
-    return {name: [slot for slot in slots if lane.accepts(slot.node_id)] for name, lane in lanes.items()}
+    cluster_nodes = outlook.nodes(tx)
+    slots = [_to_slot(tx, row, holders.get(row["slot_key"]), cluster_nodes.get(row["node_id"])) for row in rows]
+
+    def belongs(node_id: str, name: str) -> bool:
+        asked_for = cluster_nodes.get(node_id)
+        return asked_for.lane == name if asked_for is not None else lanes[name].accepts(node_id)
+
+    return {name: [slot for slot in slots if belongs(slot.node_id, name)] for name in lanes}
 
 
 def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb2.ExplainWaitResponse:
@@ -82,6 +92,14 @@ def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb
             sentence=row["reason"] or "It starts again after a while.",
             position=_position(tx, job, mine, slots),
             remedy=f"Nothing: it is tried again in {seconds:.0f} s. Requeue it to try at once.",
+        )
+    words = _prospects(tx, lanes)(job.lane, job.job_id)
+    if words:
+        return scheduler_pb2.ExplainWaitResponse(
+            reason="CLUSTER_PENDING",
+            sentence=words,
+            position=_position(tx, job, mine, slots),
+            remedy="Nothing here: the cluster decides. See its limits and reservations, or give the job another lane.",
         )
     reason = explain(job, slots.get(job.lane, ()))
     return scheduler_pb2.ExplainWaitResponse(
@@ -135,14 +153,14 @@ def _too_small(job: WaitingJob, slots: Sequence[Slot]) -> str:
 def _position(tx: Transaction, job: WaitingJob, mine: set[str], slots: Mapping[str, Sequence[Slot]]) -> int:
     """Count the jobs before this one that could use the same slots."""
     before = 0
-    for row in _waiting(tx):
+    for row in waiting(tx):
         other = to_job(row)
         theirs = {slot.slot_key for slot in slots.get(other.lane, ()) if usable(other, slot)}
         before += order(other) < order(job) and bool(mine & theirs)
     return before
 
 
-def _waiting(tx: Transaction) -> Sequence[RowMapping]:
+def waiting(tx: Transaction) -> Sequence[RowMapping]:
     """Return the jobs that could start now: no lease binds them, they are not parked and do not back off."""
     leased = select(_lease.job_id).where(~_lease.released)
     return tx.all(
@@ -168,17 +186,33 @@ def to_job(row: RowMapping) -> WaitingJob:
     )
 
 
-def _to_slot(tx: Transaction, row: RowMapping, holder: Holder | None) -> Slot:
+def _prospects(tx: Transaction, lanes: Lanes) -> Callable[[str, str], str]:
+    """Return what tells why a job of a cluster's lane waits; nothing for those of other lanes."""
+
+    @cache
+    def of(lane: str) -> outlook.Prospects | None:
+        backend = lanes.get(lane)
+        return outlook.Prospects(tx, lane, backend.policy) if backend is not None and backend.policy is not None else None
+
+    def words(lane: str, job_id: str) -> str:
+        prospects = of(lane)
+        return prospects.sentence(job_id) if prospects is not None else ""
+
+    return words
+
+
+def _to_slot(tx: Transaction, row: RowMapping, holder: Holder | None, cluster_node: outlook.ClusterNode | None) -> Slot:
+    usable_here = cluster_node is None or cluster_node.usable
     return Slot(
         slot_key=row["slot_key"],
         node_id=row["node_id"],
         kind=Kind(row["kind"]),
         memory_mib=row["memory_mib"],
         programs=frozenset(row["programs"].splitlines()),
-        ready=row["node_state"] == "UP" and row["hello_term"] == tx.term and not row["stray_lease_id"],
+        ready=usable_here and row["node_state"] == "UP" and row["hello_term"] == tx.term and not row["stray_lease_id"],
         quarantined=bool(row["quarantined"]),
         drained=bool(row["drained"]),
-        handoff_session_id=row["handoff_session_id"],
+        handoff_session_id=row["handoff_session_id"] or (cluster_node.session_id if cluster_node is not None else ""),
         holder=holder,
     )
 

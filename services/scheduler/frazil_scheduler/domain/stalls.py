@@ -29,7 +29,7 @@ def begin(tx: Transaction) -> None:
 
 def _flag(tx: Transaction, row: RowMapping) -> None:
     still = tx.mono - row["progress_mono"] >= limits.STALLED_SECONDS
-    if row["stalled"] or not still or not _input_waits(tx, row):
+    if row["stalled"] or not still or not input_waits(tx, row):
         return
     tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(stalled=True))
     tx.changed_jobs.setdefault(row["job_id"], "job_stalled")
@@ -52,7 +52,8 @@ def _limit(tx: Transaction, row: RowMapping) -> None:
     leases.ask_stop(tx, row, machine.Stop.KILL, 0.0)
 
 
-def _input_waits(tx: Transaction, row: RowMapping) -> bool:
+def input_waits(tx: Transaction, row: RowMapping) -> bool:
+    """Tell whether there is something for a job to do."""
     session = tx.one(select(tables.session).where(tables.session.c.session_id == row["session_id"]))
     if session is None:
         return False

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sqlalchemy import RowMapping, delete, func, select, update
 
 from frazil_scheduler import lease as machine
+from frazil_scheduler.cluster import pilots
 from frazil_scheduler.domain import autopause, compute, jobs, leases, limits, nodes, queue, sessions, stalls, turns
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
@@ -25,6 +26,7 @@ def begin(tx: Transaction) -> None:
     tx.run(update(tables.job).values(not_before_mono=0.0, state_mono=tx.mono, updated_mono=0.0))
     stalls.begin(tx)
     tx.run(update(tables.gpu_fault).values(seen_mono=tx.mono))
+    pilots.begin(tx)
     for row in tx.all(select(tables.lease).where(leases.OPEN)):
         deadlines = leases.overdue_after(tx, leases.to_lease(row), row["stop_seconds"])
         if row["state"] not in ("RELEASING", "QUARANTINED"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from frazil.model.errors import ErrorKind, FrazilError
+
+NAME = re.compile(r"frazil-[0-9a-f]{8}")
+"""Of a cluster job: 15 characters, since PBS allows no more."""
 
 
 class ClusterState(Enum):
@@ -49,12 +53,11 @@ class ClusterEntry:
 class ClusterRequest:
     """What a cluster is asked for: one GPU slot with an agent on it."""
 
-    name: str  # unique; 15 characters, since PBS allows no more
+    name: str  # unique, of the form NAME
     program: str  # that the agent must be able to start
     scheduler_address: str  # as the cluster's machines see it
     folder: Path  # for the script and its output, on a shared file system
-    gpu_memory_min_mib: int = 0
-    cpu_memory_min_mib: int = 0
+    gpu_memory_min_mib: int = 0  # 0 in a lane of processors
     session_id: str = ""
     job_id: str = ""  # whose need it is asked for
 
@@ -64,6 +67,7 @@ class ClusterPolicy:
     """How a lane uses its cluster; the options of every cluster backend."""
 
     title: str  # of the cluster in sentences, e.g. "Slurm"
+    gpus: bool  # its slots are GPUs
     max_jobs: int  # cluster jobs at once, pending ones included
     idle_seconds: float  # after which an agent that no job wants leaves
     walltime_seconds: float  # asked for; 0: the cluster's own limit, which its list may tell
@@ -108,7 +112,10 @@ class ClusterBackend(LaneBackend, Protocol):
         """
 
     async def list(self, names: Sequence[str]) -> Sequence[ClusterEntry]:
-        """Return all that the cluster knows of these jobs, in one call; a name may have several entries, or none."""
+        """Return what the cluster has of ours, in one call; a name may have several entries. Others may be among them.
+
+        Of `names` also those that ended some time ago are told, as far as the cluster remembers.
+        """
 
     async def cancel(self, cluster_job_ids: Sequence[str]) -> None:
         """End cluster jobs; one that is over or not known is none's concern."""

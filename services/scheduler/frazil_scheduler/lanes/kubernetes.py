@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from frazil.rpc.failpoints import failpoint
 from frazil_scheduler.cluster.kubernetes_api import KubernetesApi, read_access
 from frazil_scheduler.cluster.kubernetes_jobs import LANE_LABEL, POD_JOB_LABEL, KubernetesOptions, entry, manifest
 from frazil_scheduler.cluster.options import read_options
@@ -42,11 +41,10 @@ class Backend:
     async def submit(self, request: ClusterRequest) -> str:
         """Create the Job; its name is its identity, so a repeat does nothing."""
         api, namespace = self._open()
-        failpoint("cluster.submit")
         await api.create(_jobs(namespace), manifest(request, self._lane, self._options, self._policy))
         return request.name
 
-    async def list(self, names: Sequence[str]) -> Sequence[ClusterEntry]:
+    async def list(self, names: Sequence[str]) -> Sequence[ClusterEntry]:  # noqa: ARG002 one call tells all
         """List the lane's Jobs, and their pods for the reasons."""
         api, namespace = self._open()
         selector = f"{LANE_LABEL}={self._lane}"
@@ -54,8 +52,7 @@ class Backend:
         pods: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for pod in await api.list(f"/api/v1/namespaces/{namespace}/pods", selector):
             pods[pod["metadata"]["labels"].get(POD_JOB_LABEL, "")].append(pod)
-        wanted = set(names)
-        return [entry(job, pods[job["metadata"]["name"]], time.time()) for job in jobs if job["metadata"]["name"] in wanted]
+        return [entry(job, pods[job["metadata"]["name"]], time.time()) for job in jobs]
 
     async def cancel(self, cluster_job_ids: Sequence[str]) -> None:
         """Delete Jobs with their pods."""

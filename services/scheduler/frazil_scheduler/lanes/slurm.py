@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frazil.rpc.failpoints import failpoint
 from frazil_scheduler.cluster.commands import refused, run, unavailable
 from frazil_scheduler.cluster.dialects import job_number, read_list
 from frazil_scheduler.cluster.options import ClusterOptions, read_options
@@ -75,7 +74,6 @@ class Backend:
             self._templates.submit,
             **{name: value for name, value in variables.items() if name != "run_cmd"},
         )
-        failpoint("cluster.submit")
         output = await run(command)
         if output.code == 0 and (number := job_number(output.stdout)):
             return number
@@ -91,7 +89,7 @@ class Backend:
         nothing = re.search(templates.dialect.none_listed, output.stdout + output.stderr)
         if output.code != 0 and not nothing:
             raise unavailable(f"{self._policy.title} cannot be asked: {output.words}")
-        entries, senseless = read_list(templates.dialect, output.stdout, names)
+        entries, senseless = read_list(templates.dialect, output.stdout)
         if senseless and not entries and not nothing:
             raise unavailable(f"The list of {self._policy.title} makes no sense: {output.words}")
         missing = sorted(set(names) - {entry.name for entry in entries})
@@ -109,7 +107,7 @@ class Backend:
         if output.code != 0:
             self._accounting = "disabled" not in output.stderr
             return ()
-        return read_list(self._templates.dialect, output.stdout, names)[0]
+        return read_list(self._templates.dialect, output.stdout)[0]
 
     def _variables(self, request: ClusterRequest, script: Path) -> dict[str, object]:
         policy, options = self._policy, self._options

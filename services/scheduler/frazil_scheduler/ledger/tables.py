@@ -314,7 +314,8 @@ cluster_job = Table(
     Column("number", Counter, nullable=False, unique=True),
     _text("lane"),
     _text("job_id"),  # whose need it was asked for
-    _count("gpu_memory_min_mib"),
+    _text("program"),
+    _count("memory_min_mib"),  # of its slot: a GPU's memory, or the host's in a lane of processors
     _text("state"),  # SUBMITTING, PENDING, RUNNING, CANCELLING, ENDED
     _text("cluster_job_id"),
     _text("cluster_reason"),

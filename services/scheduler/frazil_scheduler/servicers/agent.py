@@ -13,6 +13,7 @@ import structlog
 
 from frazil.api.agent.v1 import agent_pb2, agent_pb2_grpc
 from frazil.model.errors import ErrorKind, FrazilError
+from frazil_scheduler.cluster import pilots
 from frazil_scheduler.domain import gpus, nodes
 from frazil_scheduler.hub import Connection, Hub
 
@@ -32,6 +33,8 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         """Reconcile at Hello, then tell what the ledger wants and hear what happened."""
         self._hub.require_open()
         hello = await _first(request_iterator)
+        if hello.cluster_job_name:  # before it could take the place of its twin
+            await self._hub.store.look(lambda tx: pilots.require_wanted(tx, hello))
         connection = Connection(hello.node_id, hello.incarnation, self._hub.clock.monotonic())
         self._hub.connect(connection)
         topic = f"node:{hello.node_id}"
@@ -76,6 +79,8 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                     await self._hub.store.run(partial(nodes.exited, node_id=node_id, message=message.exited))
                 case "proved_free":
                     await self._hub.store.run(partial(nodes.proved_free, node_id=node_id, message=message.proved_free))
+                case "leaving":
+                    await self._hub.store.run(lambda tx: nodes.leaving(tx, node_id))
                 case "hello":
                     raise FrazilError("HELLO_TWICE", "Hello is the first message of a stream; dial in again to say it anew.")
                 case "gpu_fault":

@@ -11,12 +11,12 @@ from google.protobuf.message import Message
 from sqlalchemy import RowMapping, select
 
 from frazil.api.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
-from frazil_scheduler.config import LaneSettings
 from frazil_scheduler.domain import control, gpus, jobs, nodes, queue, sessions
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.records import job_record, node_record, slot_record
 from frazil_scheduler.ledger.transaction import Transaction
+from frazil_scheduler.servicers.lanes import LaneServicer
 
 JobRequest = (
     scheduler_pb2.SetJobPriorityRequest
@@ -26,18 +26,17 @@ JobRequest = (
 )
 
 
-class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
+class SchedulerServicer(LaneServicer, scheduler_pb2_grpc.SchedulerServiceServicer):
     """See scheduler.proto."""
 
-    def __init__(self, hub: Hub, lanes: tuple[LaneSettings, ...]) -> None:
+    def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._lanes = lanes
 
     async def ListNodes(self, request: scheduler_pb2.ListNodesRequest, context: Any) -> scheduler_pb2.ListNodesResponse:
         """List nodes with their GPU slots and who holds them."""
 
         def body(tx: Transaction) -> scheduler_pb2.ListNodesResponse:
-            rows = tx.all(select(tables.node).order_by(tables.node.c.node_id))
+            rows = tx.all(select(tables.node).where(tables.node.c.state != "ENDED").order_by(tables.node.c.node_id))
             return scheduler_pb2.ListNodesResponse(nodes=[node_record(tx, row) for row in rows])
 
         reply = await self._hub.store.look(body)
@@ -52,15 +51,6 @@ class SchedulerServicer(scheduler_pb2_grpc.SchedulerServiceServicer):
             slot.gpu_memory_used_mib = use.memory_used_mib
             slot.gpu_memory_total_mib = use.memory_total_mib
             slot.gpu_utilization_percent = use.utilization_percent
-
-    async def ListLanes(self, request: scheduler_pb2.ListLanesRequest, context: Any) -> scheduler_pb2.ListLanesResponse:
-        """List lanes."""
-        return scheduler_pb2.ListLanesResponse(
-            lanes=[
-                scheduler_pb2.Lane(name=lane.name, backend=lane.backend, node_globs=self._hub.lanes[lane.name].node_globs())
-                for lane in self._lanes
-            ]
-        )
 
     async def ListJobs(self, request: scheduler_pb2.ListJobsRequest, context: Any) -> scheduler_pb2.ListJobsResponse:
         """List jobs in queue order."""

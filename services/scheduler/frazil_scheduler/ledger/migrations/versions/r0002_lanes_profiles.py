@@ -25,7 +25,8 @@ def upgrade() -> None:
         sa.Column("number", _COUNTER, nullable=False),
         sa.Column("lane", sa.String(), nullable=False),
         sa.Column("job_id", sa.String(), nullable=False),
-        sa.Column("gpu_memory_min_mib", sa.BigInteger(), nullable=False),
+        sa.Column("program", sa.String(), nullable=False),
+        sa.Column("memory_min_mib", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("cluster_job_id", sa.String(), nullable=False),
         sa.Column("cluster_reason", sa.String(), nullable=False),
@@ -61,10 +62,10 @@ def upgrade() -> None:
         ("session", _bytes("compute_next")),
         ("session", _bytes("slot_switch")),
         ("session", _text("streaming")),
-        ("job", _count("priority")),
         ("session", _seconds("started_mono")),
         ("session", _flag("delete_results")),
         ("session", _text("deletion_problem")),
+        ("job", _count("priority")),
         ("job", _text("gpus")),
         ("job", _text("parameters")),
         ("job", _flag("parked")),
@@ -72,19 +73,19 @@ def upgrade() -> None:
         ("job", _count("state_ns")),
         ("job", _seconds("progress_mono")),
         ("job", _seconds("running_mono")),
-        ("exposure", _text("failed_on")),
         ("job", _seconds("state_mono")),
         ("job", _seconds("updated_mono")),
+        ("exposure", _text("failed_on")),
         ("node", _text("cluster_job_name")),
         ("slot", _text("drained")),
         ("slot", _text("handoff_session_id")),
     ):
         op.add_column(table, column)
-
     op.execute(
         "UPDATE session SET streaming = 'class2d_streaming' "
         "WHERE session_id IN (SELECT session_id FROM job WHERE job_type = 'class2d_streaming')"
     )
+
 
 def _text(name: str) -> sa.Column[str]:
     return sa.Column(name, sa.String(), nullable=False, server_default="")
