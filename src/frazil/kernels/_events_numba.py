@@ -54,3 +54,19 @@ def add(codes: Array, counts: Array, run_bits: int, horizontal_bits: int, vertic
             x = 0
             y += 1
     return y == height and x == 0
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def pack(values: Array, widths: Array, stream: Array) -> None:
+    """See `kernels.events.pack_codes`."""
+    pending, filled, byte = np.uint64(0), np.uint64(0), 0
+    for i in range(values.size):
+        pending |= np.uint64(values[i]) << filled
+        filled += np.uint64(widths[i])
+        while filled >= np.uint64(8):
+            stream[byte] = np.uint8(pending & np.uint64(255))
+            pending >>= np.uint64(8)
+            filled -= np.uint64(8)
+            byte += 1
+    if filled:
+        stream[byte] = np.uint8(pending)

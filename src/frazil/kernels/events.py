@@ -9,6 +9,25 @@ import numpy as np
 READ_AHEAD_BYTES = 8
 
 
+def pack_codes(values: np.ndarray[Any, Any], widths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Pack numbers of different widths into a stream of bits, lowest bit first; what `add_events` reads.
+
+    Parameters
+    ----------
+    values: (code,) int64, not negative, each below 2 to the power of its width.
+    widths: (code,) int64, bits, at most 32.
+
+    Returns
+    -------
+    (byte,) uint8; the last byte is filled up with zeros.
+    """
+    from frazil.kernels._events_numba import pack
+
+    stream = np.zeros(-(-int(widths.sum()) // 8), np.uint8)
+    pack(values, widths, stream)
+    return stream
+
+
 def add_events(
     codes: np.ndarray[Any, Any], counts: np.ndarray[Any, Any], bits: tuple[int, int, int], upsampling: int, *, padded: bool
 ) -> bool:

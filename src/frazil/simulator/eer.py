@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from frazil.kernels.events import pack_codes
+
 _CODE_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2)}
 _SHORT, _LONG, _LONG8, _UNDEFINED = 3, 4, 16, 7
 _ALIGNMENT = 8  # decoders refuse strips that do not end with a whole code
@@ -103,9 +105,7 @@ def encode_events(x: Places, y: Places, shape: tuple[int, int], codes: EerCodes)
     widths = np.full(counts.sum(), sum(codes.bits) if codes.padded else run_bits, np.int64)
     values[last] = gaps % longest | place << run_bits
     widths[last] = sum(codes.bits)
-    starts = np.cumsum(widths) - widths
-    within = np.arange(widths.sum()) - np.repeat(starts, widths)
-    stream = np.packbits((np.repeat(values, widths) >> within & 1).astype(np.uint8), bitorder="little").tobytes()
+    stream = pack_codes(values, widths).tobytes()
     return stream + bytes(-len(stream) % _ALIGNMENT)
 
 
