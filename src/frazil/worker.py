@@ -32,7 +32,7 @@ from frazil.api.worker.v1 import worker_pb2 as wire
 from frazil.api.worker.v1.worker_pb2_grpc import WorkerServiceStub
 from frazil.model.errors import ErrorKind, FailureClass, FrazilError, InputError
 from frazil.rpc.client import call, call_until_answered, new_request_id, open_channel
-from frazil.rpc.config import WorkerEnvironment
+from frazil.rpc.config import EXIT_OUT_OF_MEMORY, WorkerEnvironment
 from frazil.rpc.convert import failure_class_to_message
 from frazil.rpc.failpoints import failpoint
 from frazil.rpc.logging import configure_logging
@@ -328,6 +328,9 @@ def run_worker(service: str, runners: Mapping[str, Runner], *, environ: Mapping[
     except FrazilError as error:
         log.error("worker_failed", reason=error.reason, sentence=error.sentence)
         return EXIT_LEASE_LOST if error.kind is ErrorKind.NOT_FOUND else EXIT_FAILED
+    except MemoryError as error:
+        log.error("worker_out_of_memory", memory_mib=environment.memory_mib, exc_info=error)
+        return EXIT_OUT_OF_MEMORY
     except Exception as error:
         log.error("worker_crashed", exc_info=error)
         return EXIT_CRASHED

@@ -26,8 +26,9 @@ from frazil import jobs
 from frazil.agent import inventory
 from frazil.agent.children import Children, Launch, find_programs, reap_orphans
 from frazil.agent.control import Control, Node
-from frazil.agent.inventory import DeclaredGpu, Gpu, Nvml, Slot
+from frazil.agent.inventory import DeclaredGpu, Gpu, GpuShares, Slot
 from frazil.agent.locks import LockFolder
+from frazil.agent.nvml import Nvml
 from frazil.agent.prove_free import Baselines
 from frazil.agent.stream import AgentStream
 from frazil.model.errors import FrazilError
@@ -51,6 +52,7 @@ class AgentSettings:
     lock_dir: Path | None = None
     slots_per_gpu: int = 1
     gpu_shares_mib: tuple[int, ...] = ()  # unequal slots on every GPU, instead of slots_per_gpu
+    shares: tuple[GpuShares, ...] = ()  # unequal slots on some GPUs, before the others
     gpus: tuple[DeclaredGpu, ...] = ()  # instead of asking NVML
     drain_seconds: float = 30.0
     once: bool = False  # started by a cluster job: one slot, one lease
@@ -104,7 +106,10 @@ def find_slots(
         slot
         for gpu in gpus
         for slot in inventory.gpu_slots(
-            gpu, baseline[gpu.uuid], count=settings.slots_per_gpu, shares_mib=settings.gpu_shares_mib
+            gpu,
+            baseline[gpu.uuid],
+            count=settings.slots_per_gpu,
+            shares_mib=inventory.shares_of(gpu, settings.shares) or settings.gpu_shares_mib,
         )
     )
     if settings.cpu_slots or not slots:
@@ -137,6 +142,7 @@ def _build(settings: AgentSettings, address: str, node_id: str, locks: LockFolde
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     nvml = Nvml()
     slots, baselines = find_slots(settings, node_id, nvml, Baselines(locks, nvml, boot_id))
+    nvml.watch()
     if settings.once:
         slots = (least_used(slots, nvml, locks),)
     programs = find_programs(settings.programs or sorted({jobs.load(name).program for name in jobs.names()}))

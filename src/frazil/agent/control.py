@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
-from frazil.agent.children import Children, Worker
+from frazil.agent.children import Children, Ended, Worker
+from frazil.agent.cuda_probe import CudaProbe
+from frazil.agent.gpu_watch import GpuReader, GpuWatch
 from frazil.agent.inventory import Slot
 from frazil.agent.locks import LockFolder
-from frazil.agent.prove_free import TOLERANCE_MIB, Claim, MemoryReader, Proof, allowed_mib
+from frazil.agent.out_of_memory import OomWatch
+from frazil.agent.prove_free import TOLERANCE_MIB, Claim, GpuChecks, Proof, Trial, allowed_mib
 from frazil.api.agent.v1.agent_pb2 import (
     Beat,
     ConnectRequest,
     ConnectResponse,
     Exited,
+    GpuUse,
     HeldSlot,
     Hello,
     Leaving,
@@ -28,7 +33,10 @@ from frazil.api.agent.v1.agent_pb2 import (
 )
 from frazil.api.scheduler.v1.scheduler_pb2 import GpuSlot
 from frazil.model.errors import ErrorKind, FrazilError
+from frazil.model.gpu_errors import is_programs_own
+from frazil.rpc.config import EXIT_OUT_OF_MEMORY
 
+_FAULT_GRACE_SECONDS = 10.0  # from a program's own GPU error to the end of the worker that is alone on the GPU
 _REMEMBERED_EXITS = 200
 
 
@@ -49,13 +57,24 @@ class Control:
     """The agent's decisions. Not thread-safe: one thread calls it."""
 
     def __init__(
-        self, node: Node, locks: LockFolder, children: Children, memory: MemoryReader, clock: Callable[[], float]
+        self,
+        node: Node,
+        locks: LockFolder,
+        children: Children,
+        gpus: GpuReader,
+        clock: Callable[[], float],
+        *,
+        oom: OomWatch | None = None,
+        trial: Callable[[str, Callable[[], float]], Trial] = CudaProbe,
     ) -> None:
         self._node = node
         self._slots = {slot.slot_key: slot for slot in node.slots}
         self._locks = locks
         self._children = children
-        self._memory = memory
+        self._gpus = gpus
+        self._watch = GpuWatch(gpus)
+        self._oom = oom or OomWatch()
+        self._trial = trial
         self._clock = clock
         self._max_term = 0
         self._beats = 0
@@ -100,7 +119,8 @@ class Control:
     def beat(self) -> ConnectRequest:
         """Return a sign of life."""
         self._beats += 1
-        return ConnectRequest(beat=Beat(number=self._beats, held=self._held()))
+        uuids = dict.fromkeys(slot.gpu_uuid for slot in self._node.slots if slot.is_gpu)
+        return ConnectRequest(beat=Beat(number=self._beats, held=self._held(), gpus=self._uses(uuids)))
 
     def leaving(self, seconds: float) -> ConnectRequest:
         """Return the word that this agent ends, with the time that its workers have left."""
@@ -125,10 +145,10 @@ class Control:
 
     def tick(self) -> list[ConnectRequest]:
         """Reap workers and advance proofs; returns what happened. Call it a few times per second."""
-        messages = []
+        messages = self._look_at_gpus()
         for ended in self._children.poll():
             worker = ended.worker
-            exited = Exited(lease_id=worker.lease_id, epoch=worker.epoch, exit_code=ended.exit_code, log_tail=worker.log.tail())
+            exited = self._exited(ended)
             self._log.info("worker_exited", lease_id=worker.lease_id, epoch=worker.epoch, exit_code=ended.exit_code)
             self._remember(exited)
             messages.append(ConnectRequest(exited=exited))
@@ -155,7 +175,7 @@ class Control:
             if worker.lease_id in kill:
                 self._log.warning("worker_disowned", lease_id=worker.lease_id, epoch=worker.epoch, pid=worker.pid)
                 self._children.stop(worker, kill=True)
-        return []
+        return [ConnectRequest(gpu_fault=fault) for fault in self._watch.grave()]
 
     def _start(self, start: Start) -> list[ConnectRequest]:
         remembered = self._exits.get((start.lease_id, start.epoch))
@@ -172,7 +192,7 @@ class Control:
         except FrazilError as error:
             self._log.warning("start_refused", lease_id=start.lease_id, reason=error.reason, sentence=error.sentence)
             return [_refused(start, error.reason, error.sentence)]
-        self._proofs.pop(start.slot_key, None)
+        self._give_up_proof(start.slot_key)
         return [ConnectRequest(started=Started(lease_id=start.lease_id, epoch=start.epoch, pid=worker.pid))]
 
     def _stop(self, stop: Stop) -> list[ConnectRequest]:
@@ -188,15 +208,28 @@ class Control:
         slot = self._slots.get(probe.slot_key)
         if slot is None:  # a slot that the configuration no longer has: only its lock can be asked
             slot = Slot(slot_key=probe.slot_key, device_name="", memory_mib=0)
+        if probe.afresh:
+            self._watch.forget(slot.gpu_uuid)
         self._prove(Claim(slot=slot, lease_id=probe.lease_id, epoch=probe.epoch))
 
     # --------------------------------------------------------------------------------------------------------- proofs
     def _prove(self, claim: Claim) -> None:
         running = self._proofs.get(claim.slot.slot_key)
-        if running is None or running.claim != claim:
-            self._proofs[claim.slot.slot_key] = Proof(
-                claim, self._locks, self._memory, lambda: self._allowed_mib(claim.slot), self._clock()
-            )
+        if running is not None and running.claim == claim:
+            return
+        self._give_up_proof(claim.slot.slot_key)
+        uuid = claim.slot.gpu_uuid
+        checks = GpuChecks(
+            allowed_mib=lambda: self._allowed_mib(claim.slot),
+            problem=lambda: self._watch.problem(uuid),
+            trial=lambda: self._trial(uuid, self._clock),
+        )
+        self._proofs[claim.slot.slot_key] = Proof(claim, self._locks, self._gpus, checks, self._clock())
+
+    def _give_up_proof(self, slot_key: str) -> None:
+        proof = self._proofs.pop(slot_key, None)
+        if proof is not None:
+            proof.stop()
 
     def _advance_proofs(self) -> list[ConnectRequest]:
         messages = []
@@ -224,7 +257,7 @@ class Control:
         """Refuse a start on a GPU whose memory somebody else uses. Raises FrazilError GPU_BUSY_EXTERNAL."""
         if not slot.is_gpu or self._locks.held(slot.slot_key):
             return
-        free = self._memory.free_mib(slot.gpu_uuid)
+        free = self._gpus.free_mib(slot.gpu_uuid)
         share = start.memory_mib or slot.memory_mib
         if free is not None and free + TOLERANCE_MIB < share:
             raise FrazilError(
@@ -232,6 +265,44 @@ class Control:
                 f"Another program uses {slot.device_name}: {free:,} MiB are free, {share:,} MiB are needed.",
                 kind=ErrorKind.EXHAUSTED,
             )
+
+    # ----------------------------------------------------------------------------------------------------------- GPUs
+    def _look_at_gpus(self) -> list[ConnectRequest]:
+        """Tell of new errors. After its own error a worker that is alone on the GPU is asked to end: its context is lost."""
+        running = [self._slots[worker.slot_key] for worker in self._children.workers]
+        faults = self._watch.look(running)
+        for fault in faults:
+            self._log.error("gpu_fault", gpu=fault.gpu_uuid, xid=fault.xid, sentence=fault.sentence)
+            keys = {slot.slot_key for slot in running if slot.gpu_uuid == fault.gpu_uuid}
+            for worker in self._children.workers:
+                if is_programs_own(fault.xid) and keys == {worker.slot_key}:
+                    self._children.stop(worker, kill=False, deadline_seconds=_FAULT_GRACE_SECONDS)
+        return [ConnectRequest(gpu_fault=fault) for fault in faults]
+
+    def _exited(self, ended: Ended) -> Exited:
+        worker = ended.worker
+        killed = worker.kill_at is None and ended.exit_code == -signal.SIGKILL and self._oom.has_killed()
+        return Exited(
+            lease_id=worker.lease_id,
+            epoch=worker.epoch,
+            exit_code=ended.exit_code,
+            log_tail=worker.log.tail(),
+            xids=self._watch.take(worker.slot_key),
+            out_of_memory=killed or ended.exit_code == EXIT_OUT_OF_MEMORY,
+        )
+
+    def _uses(self, uuids: Iterable[str]) -> list[GpuUse]:
+        found = ((uuid, self._gpus.use(uuid)) for uuid in uuids)
+        return [
+            GpuUse(
+                gpu_uuid=uuid,
+                memory_used_mib=use.memory_used_mib,
+                memory_total_mib=use.memory_total_mib,
+                utilization_percent=use.utilization_percent,
+            )
+            for uuid, use in found
+            if use is not None
+        ]
 
     # -------------------------------------------------------------------------------------------------------- records
     def _held(self) -> list[HeldSlot]:
@@ -249,6 +320,7 @@ class Control:
             kind=GpuSlot.KIND_GPU if slot.is_gpu else GpuSlot.KIND_CPU,
             device_name=slot.device_name,
             memory_mib=slot.memory_mib,
+            gpu_memory_total_mib=slot.gpu_memory_mib,
         )
 
     def _remember(self, exited: Exited) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from frazil.model.errors import FrazilError
 
 _MIB = 2**20
 _CPU_SLOT_CORES = 4
 _CPU_SLOT_MIB = 4096
-_MIG_ENABLED = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +36,14 @@ class DeclaredGpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuShares:
+    """How the operator divides some GPUs (`[[agent.shares]]`)."""
+
+    gpu: str  # pattern for their uuid, name or index
+    memory_mib: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
     """One place for one worker."""
 
@@ -45,81 +51,12 @@ class Slot:
     device_name: str
     memory_mib: int
     gpu_uuid: str = ""  # empty: a share of the processors
+    gpu_memory_mib: int = 0  # of the whole GPU
 
     @property
     def is_gpu(self) -> bool:
         """Say whether a GPU stands behind the slot."""
         return bool(self.gpu_uuid)
-
-
-class Nvml:
-    """NVIDIA's management library; on a machine without it there are no GPUs. Functions that a driver lacks are borne."""
-
-    def __init__(self, library: Any = None) -> None:
-        self._library: Any = None
-        if library is None:
-            try:
-                library = importlib.import_module("pynvml")
-            except ImportError:
-                return
-        with suppress(library.NVMLError):  # no driver: no GPUs
-            library.nvmlInit()
-            self._library = library
-
-    def gpus(self) -> tuple[Gpu, ...]:
-        """Return the GPUs in NVML's order; a GPU divided by MIG is replaced by its instances."""
-        if self._library is None:
-            return ()
-        found: list[Gpu] = []
-        for index in range(self._library.nvmlDeviceGetCount()):
-            with suppress(self._library.NVMLError):  # a GPU that has fallen off the bus is no slot; the others are
-                handle = self._library.nvmlDeviceGetHandleByIndex(index)
-                devices = self._mig_instances(handle) or [handle]
-                found += [self._describe(device, index, handle) for device in devices]
-        return tuple(found)
-
-    def used_mib(self, uuid: str) -> int | None:
-        """Return the memory in use on a GPU, or None where NVML does not know the GPU or the figure."""
-        memory = self._memory(uuid)
-        return None if memory is None else -(-memory.used // _MIB)
-
-    def free_mib(self, uuid: str) -> int | None:
-        """Return the free memory of a GPU, or None as in `used_mib`."""
-        memory = self._memory(uuid)
-        return None if memory is None else memory.free // _MIB
-
-    def _memory(self, uuid: str) -> Any:
-        if self._library is None:
-            return None
-        try:
-            return self._library.nvmlDeviceGetMemoryInfo(self._library.nvmlDeviceGetHandleByUUID(uuid))
-        except self._library.NVMLError:
-            return None
-
-    def _mig_instances(self, handle: Any) -> list[Any]:
-        library, instances = self._library, []
-        try:
-            if library.nvmlDeviceGetMigMode(handle)[0] != _MIG_ENABLED:
-                return []
-            for index in range(library.nvmlDeviceGetMaxMigDeviceCount(handle)):
-                with suppress(library.NVMLError):  # that place is empty
-                    instances.append(library.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
-        except library.NVMLError:
-            return []  # a GPU or driver that knows no MIG
-        return instances
-
-    def _describe(self, device: Any, index: int, parent: Any) -> Gpu:
-        memory = self._library.nvmlDeviceGetMemoryInfo(device)
-        name = ""
-        for candidate in (device, parent):
-            with suppress(self._library.NVMLError):
-                name = name or _text(self._library.nvmlDeviceGetName(candidate))
-        return Gpu(
-            uuid=_text(self._library.nvmlDeviceGetUUID(device)),
-            name=name or "NVIDIA GPU",
-            memory_mib=memory.total // _MIB,
-            index=index,
-        )
 
 
 def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> tuple[Gpu, ...]:
@@ -129,6 +66,12 @@ def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> tuple[Gpu, 
         return tuple(gpus)
     names = [name.strip() for name in wanted.split(",") if name.strip()]
     return tuple(gpu for gpu in gpus if any(name == str(gpu.index) or gpu.uuid.startswith(name) for name in names))
+
+
+def shares_of(gpu: Gpu, shares: Sequence[GpuShares]) -> tuple[int, ...]:
+    """Return the shares of the first entry that means a GPU, in MiB; nothing when none does."""
+    names = (gpu.uuid, gpu.name, str(gpu.index))
+    return next((entry.memory_mib for entry in shares if any(fnmatchcase(name, entry.gpu) for name in names)), ())
 
 
 def gpu_slots(gpu: Gpu, baseline_mib: int, *, count: int = 1, shares_mib: Sequence[int] = ()) -> tuple[Slot, ...]:
@@ -144,7 +87,13 @@ def gpu_slots(gpu: Gpu, baseline_mib: int, *, count: int = 1, shares_mib: Sequen
             f"The slots declared for {gpu.name} need {sum(shares):,} MiB, but only {usable:,} MiB are usable; declare less.",
         )
     return tuple(
-        Slot(slot_key=f"{gpu.uuid}#{number}", device_name=gpu.name, memory_mib=share, gpu_uuid=gpu.uuid)
+        Slot(
+            slot_key=f"{gpu.uuid}#{number}",
+            device_name=gpu.name,
+            memory_mib=share,
+            gpu_uuid=gpu.uuid,
+            gpu_memory_mib=gpu.memory_mib,
+        )
         for number, share in enumerate(shares)
     )
 
@@ -186,7 +135,3 @@ def _numbers(*paths: Path) -> list[int]:
         with suppress(OSError):
             numbers += [int(word) for word in path.read_text().split() if word.lstrip("-").isdigit()]
     return numbers
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

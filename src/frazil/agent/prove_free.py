@@ -1,4 +1,7 @@
-"""Proof that a slot is free: its lock can be had and its GPU's memory is released. Time alone never proves anything."""
+"""Proof that a slot is free: its lock can be had, its GPU's memory is released, and the GPU works.
+
+Time alone never proves anything.
+"""
 
 from __future__ import annotations
 
@@ -37,16 +40,36 @@ class Claim:
     epoch: int
 
 
-class Proof:
-    """One attempt to prove a slot free, advanced by `step`; `allowed_mib` says how much of its GPU may be in use."""
+class Trial(Protocol):
+    """A first use of a GPU that is under way."""
 
-    def __init__(
-        self, claim: Claim, locks: LockFolder, memory: MemoryReader, allowed_mib: Callable[[], int], now: float
-    ) -> None:
+    def poll(self) -> str | None:
+        """Return None while undecided, "" when the GPU works or cannot be tried, else why not."""
+        ...
+
+    def stop(self) -> None:
+        """Give it up."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuChecks:
+    """What a GPU's slot must pass besides its lock."""
+
+    allowed_mib: Callable[[], int]  # how much of its memory may be in use
+    problem: Callable[[], str] = lambda: ""  # why it is out of order; nothing when it is not
+    trial: Callable[[], Trial] | None = None  # uses it once
+
+
+class Proof:
+    """One attempt to prove a slot free, advanced by `step`."""
+
+    def __init__(self, claim: Claim, locks: LockFolder, memory: MemoryReader, checks: GpuChecks, now: float) -> None:
         self.claim = claim
         self._locks = locks
         self._memory = memory
-        self._allowed_mib = allowed_mib
+        self._checks = checks
+        self._trial: Trial | None = None
         self._give_up_at = now + PATIENCE_SECONDS
         self._next_at = now
         self._good = 0
@@ -59,11 +82,26 @@ class Proof:
         if now < self._next_at:
             return None
         self._next_at = now + _STEP_SECONDS
+        if self._trial is not None:  # the memory it takes itself is no problem
+            return self._trial.poll()
         problem = self._look()
         self._good = 0 if problem else self._good + 1
         if self._good >= (2 if self.claim.slot.is_gpu else 1):
-            return ""
+            return self._try()
         return problem if problem and now >= self._give_up_at else None
+
+    def stop(self) -> None:
+        """Give the attempt up."""
+        if self._trial is not None:
+            self._trial.stop()
+
+    def _try(self) -> str | None:
+        """Let the GPU be used once; one that does not report its memory cannot be asked."""
+        slot = self.claim.slot
+        if self._checks.trial is None or not slot.is_gpu or self._memory.used_mib(slot.gpu_uuid) is None:
+            return ""
+        self._trial = self._checks.trial()
+        return None
 
     def _look(self) -> str:
         slot = self.claim.slot
@@ -73,8 +111,10 @@ class Proof:
             return (
                 f"its lock is still held {f'by process {pid} ({_state(pid)})' if pid else 'by a process that is not visible'}"
             )
+        if self._checks.problem():
+            return self._checks.problem()
         used = self._memory.used_mib(slot.gpu_uuid) if slot.is_gpu else None
-        allowed = self._allowed_mib()
+        allowed = self._checks.allowed_mib()
         if used is not None and used > allowed:
             return f"memory not released: {used - allowed + TOLERANCE_MIB:,} MiB more in use than before"
         return ""

@@ -96,7 +96,8 @@ def _machine() -> Iterator[Finding]:
 
 
 def _gpus() -> Iterator[Finding]:
-    from frazil.agent.inventory import Nvml, visible_gpus
+    from frazil.agent.inventory import visible_gpus
+    from frazil.agent.nvml import Nvml
 
     gpus = visible_gpus(Nvml().gpus(), os.environ)
     if not gpus:
@@ -110,7 +111,7 @@ def _gpus() -> Iterator[Finding]:
 def _cupy() -> Iterator[Finding]:
     from importlib import metadata
 
-    from frazil.agent.inventory import Nvml
+    from frazil.agent.nvml import Nvml
 
     needed = bool(Nvml().gpus())
     found = next((one for one in metadata.distributions() if (one.metadata["Name"] or "").startswith("cupy-cuda")), None)

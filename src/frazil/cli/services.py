@@ -147,7 +147,8 @@ class SlotLayout:
 
 def slot_layout(workers: int | None) -> SlotLayout:
     """Return how this machine is divided for one session; `workers` None means as many as fit."""
-    from frazil.agent.inventory import Nvml, core_count, visible_gpus
+    from frazil.agent.inventory import core_count, visible_gpus
+    from frazil.agent.nvml import Nvml
 
     gpus = visible_gpus(Nvml().gpus(), os.environ)
     if not gpus:

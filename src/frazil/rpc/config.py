@@ -87,6 +87,9 @@ def scheduler_address(
     return read_section(SchedulerAddress, "scheduler", flags={"address": flag}, environ=environ, toml=only).address
 
 
+EXIT_OUT_OF_MEMORY = 5  # of a worker that got no more memory, on the GPU or on the host
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerEnvironment:
     """What an agent, or a lane's job script, tells a worker through its environment. The worker needs nothing else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
 
@@ -9,19 +10,38 @@ import pytest
 
 from frazil.agent.control import Control, Node
 from frazil.agent.inventory import Slot
+from frazil.agent.nvml import Use
+from frazil.agent.out_of_memory import OomWatch
 from frazil.api.agent.v1.agent_pb2 import ConnectRequest, ConnectResponse, Probe, Start, Stop, Welcome
 from frazil.api.scheduler.v1.scheduler_pb2 import GpuSlot
+from frazil.rpc.config import EXIT_OUT_OF_MEMORY
 
 
 class Memory:
     def __init__(self) -> None:
         self.used = 0
+        self.new: list[tuple[str, int]] = []
 
     def used_mib(self, uuid: str) -> int | None:
         return self.used
 
     def free_mib(self, uuid: str) -> int | None:
         return 8000 - self.used
+
+    def use(self, uuid: str) -> Use | None:
+        return Use(memory_used_mib=self.used, memory_total_mib=8000, utilization_percent=42)
+
+    def errors(self) -> list[tuple[str, int]]:
+        new, self.new = self.new, []
+        return new
+
+
+class Works:
+    def poll(self) -> str | None:
+        return ""
+
+    def stop(self) -> None:
+        pass
 
 
 class Desk:
@@ -30,7 +50,9 @@ class Desk:
     def __init__(self, rig: Any) -> None:
         self.rig = rig
         self.memory = Memory()
-        self.gpu = Slot(slot_key="GPU-a#0", device_name="A100", memory_mib=8000, gpu_uuid="GPU-a")
+        self.gpu = Slot(slot_key="GPU-a#0", device_name="A100", memory_mib=6000, gpu_uuid="GPU-a", gpu_memory_mib=8000)
+        self.beside = Slot(slot_key="GPU-a#1", device_name="A100", memory_mib=2000, gpu_uuid="GPU-a", gpu_memory_mib=8000)
+        self.kills = 0
         self.control = self.successor(rig.children)
 
     def successor(self, children: Any, once_idle_seconds: float = 0.0) -> Control:
@@ -38,12 +60,13 @@ class Desk:
             node_id="node",
             boot_id="boot",
             incarnation="i",
-            slots=(self.rig.slot, self.gpu),
+            slots=(self.rig.slot, self.gpu, self.beside),
             programs=("frazil-toy",),
             baselines_mib={"GPU-a": 0},
             once_idle_seconds=once_idle_seconds,
         )
-        return Control(node, self.rig.locks, children, self.memory, self.rig.clock)
+        oom = OomWatch(lambda: self.kills)
+        return Control(node, self.rig.locks, children, self.memory, self.rig.clock, oom=oom, trial=lambda *_: Works())
 
     def tell(self, message: Start | Stop | Probe | Welcome, term: int = 1) -> list[ConnectRequest]:
         kind = type(message).__name__.lower()
@@ -72,8 +95,10 @@ def test_hello_says_who_it_is_and_what_it_has(desk: Desk) -> None:
     assert (hello.node_id, hello.boot_id, hello.incarnation, list(hello.programs)) == ("node", "boot", "i", ["frazil-toy"])
     assert [(s.slot_key, s.node_id, s.kind, s.memory_mib) for s in hello.slots] == [
         ("cpu:node#0", "node", GpuSlot.KIND_CPU, 1000),
-        ("GPU-a#0", "node", GpuSlot.KIND_GPU, 8000),
+        ("GPU-a#0", "node", GpuSlot.KIND_GPU, 6000),
+        ("GPU-a#1", "node", GpuSlot.KIND_GPU, 2000),
     ]
+    assert [slot.gpu_memory_total_mib for slot in hello.slots] == [0, 8000, 8000]
     assert list(hello.held) == []
 
 
@@ -85,6 +110,9 @@ def test_life_of_a_worker(desk: Desk) -> None:
     beat = desk.control.beat().beat
     assert beat.number == 1
     assert [(h.slot_key, h.lease_id, h.epoch, h.pid) for h in beat.held] == [("cpu:node#0", "lease", 7, message.started.pid)]
+    assert [(u.gpu_uuid, u.memory_used_mib, u.memory_total_mib, u.utilization_percent) for u in beat.gpus] == [
+        ("GPU-a", 0, 8000, 42)
+    ]
     desk.rig.until_ready()
     assert desk.tell(Stop(lease_id="lease", epoch=7, mode=Stop.MODE_DRAIN, deadline_seconds=30)) == []
     exited = desk.until("exited")
@@ -179,10 +207,10 @@ def test_older_scheduler_is_not_obeyed(desk: Desk) -> None:
 def test_gpu_that_others_use_is_refused_before_anything_starts(desk: Desk) -> None:
     desk.memory.used = 6000
     order = desk.rig.order()
-    order.slot_key, order.memory_mib = "GPU-a#0", 8000
+    order.slot_key, order.memory_mib = "GPU-a#0", 6000
     (message,) = desk.tell(order)
     assert message.exited.refused == "GPU_BUSY_EXTERNAL"
-    assert "2,000 MiB are free" in message.exited.log_tail
+    assert "2,000 MiB are free, 6,000 MiB are needed" in message.exited.log_tail
     assert desk.rig.locks.read("GPU-a#0").amax == 0  # the same order may come again
     desk.memory.used = 200
     assert desk.tell(order)[0].HasField("started")
@@ -247,3 +275,95 @@ def test_draining_agent_starts_nothing(desk: Desk) -> None:
     assert desk.tell(desk.rig.order(epoch=8, lease="next")) == []
     assert desk.until("exited").exit_code == 0
     assert not desk.control.busy
+
+
+# --------------------------------------------------------------------------------------------------------------- GPUs
+OFF_THE_BUS = 79
+PAGE_FAULT = 31
+
+
+def on_gpu(desk: Desk, slot_key: str = "GPU-a#0", epoch: int = 7, lease: str = "lease") -> Start:
+    order = desk.rig.order(epoch=epoch, lease=lease)
+    order.slot_key, order.memory_mib = slot_key, 2000
+    desk.tell(order)
+    desk.rig.until_ready(lease, epoch)
+    return order
+
+
+def faults(messages: list[ConnectRequest]) -> list[tuple[str, int]]:
+    found = [message.gpu_fault for message in messages if message.HasField("gpu_fault")]
+    return [(fault.gpu_uuid, fault.xid) for fault in found]
+
+
+def test_grave_error_is_told_once_and_again_to_every_new_scheduler(desk: Desk) -> None:
+    desk.memory.new = [("GPU-a", OFF_THE_BUS)]
+    (message,) = desk.control.tick()
+    assert message.gpu_fault.sentence == "Xid 79: fallen off the bus"
+    desk.memory.new = [("GPU-a", OFF_THE_BUS)]
+    assert desk.control.tick() == []
+    assert faults(desk.tell(Welcome())) == [("GPU-a", OFF_THE_BUS)]
+
+
+def test_gpu_with_a_grave_error_is_not_proven_free_until_a_person_asks(desk: Desk) -> None:
+    desk.memory.new = [("GPU-a", OFF_THE_BUS)]
+    desk.control.tick()
+    desk.tell(Probe(slot_key="GPU-a#0", lease_id="lease", epoch=7))
+    desk.rig.clock.now += 61
+    assert desk.until("proved_free").problem == "Xid 79: fallen off the bus"
+    desk.tell(Probe(slot_key="GPU-a#0", lease_id="lease", epoch=7, afresh=True))
+    assert desk.until("proved_free").problem == ""
+    assert desk.tell(Welcome()) == []
+
+
+def test_end_of_a_worker_tells_the_errors_of_its_gpu_while_it_ran(desk: Desk) -> None:
+    desk.memory.new = [("GPU-a", 43)]
+    desk.control.tick()
+    on_gpu(desk)
+    on_gpu(desk, "GPU-a#1", 8, "beside")
+    desk.memory.new = [("GPU-a", PAGE_FAULT), ("GPU-b", 45)]
+    desk.control.tick()
+    for lease, epoch in (("lease", 7), ("beside", 8)):
+        desk.tell(Stop(lease_id=lease, epoch=epoch, mode=Stop.MODE_KILL))
+        exited = desk.until("exited")
+        assert (exited.lease_id, list(exited.xids)) == (lease, [PAGE_FAULT])
+    assert list(desk.tell(Stop(lease_id="lease", epoch=7))[0].exited.xids) == [PAGE_FAULT]  # remembered with its end
+
+
+def test_worker_alone_on_its_gpu_ends_after_its_own_error(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY", "stubborn")
+    on_gpu(desk)
+    desk.memory.new = [("GPU-a", PAGE_FAULT)]
+    desk.control.tick()
+    assert len(desk.control.workers) == 1
+    desk.rig.clock.now += 10
+    assert desk.until("exited").exit_code == -signal.SIGKILL
+
+
+def test_workers_that_share_a_gpu_are_not_ended_for_an_error_of_one_of_them(desk: Desk) -> None:
+    on_gpu(desk)
+    on_gpu(desk, "GPU-a#1", 8, "beside")
+    desk.memory.new = [("GPU-a", PAGE_FAULT)]
+    assert faults(desk.control.tick()) == [("GPU-a", PAGE_FAULT)]
+    assert [worker.kill_at for worker in desk.control.workers] == [None, None]
+
+
+@pytest.mark.parametrize(("killed", "told"), [(True, True), (False, False)])
+def test_worker_that_the_kernel_killed_for_memory_is_told_apart(desk: Desk, killed: bool, told: bool) -> None:
+    desk.tell(desk.rig.order())
+    (worker,) = desk.control.workers
+    desk.kills += killed
+    os.kill(worker.pid, signal.SIGKILL)
+    assert desk.until("exited").out_of_memory is told
+
+
+def test_worker_that_says_it_ran_out_of_memory_is_believed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY", f"exits{EXIT_OUT_OF_MEMORY}")
+    desk.tell(desk.rig.order())
+    assert desk.until("exited").out_of_memory
+
+
+def test_worker_that_we_killed_was_not_out_of_memory(desk: Desk) -> None:
+    desk.tell(desk.rig.order())
+    desk.kills += 1
+    desk.tell(Stop(lease_id="lease", epoch=7, mode=Stop.MODE_KILL))
+    assert not desk.until("exited").out_of_memory

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from frazil.agent.__main__ import AgentSettings, find_slots
 from frazil.agent.inventory import (
     DeclaredGpu,
     Gpu,
-    Nvml,
+    GpuShares,
     core_count,
     cpu_slots,
     gpu_slots,
@@ -18,96 +17,13 @@ from frazil.agent.inventory import (
     visible_gpus,
 )
 from frazil.agent.locks import LockFolder
+from frazil.agent.nvml import Nvml
 from frazil.agent.prove_free import Baselines
 from frazil.model.errors import FrazilError
+from frazil.rpc.config import read_section
+from unit.agent.fake_nvml import A100, RTX, Library
 
 MIB = 2**20
-
-
-class Library:
-    """pynvml's functions over a list of GPUs; what is missing raises, as on an old driver."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, *gpus: dict[str, Any], driver: bool = True) -> None:
-        self.cards = gpus
-        self.driver = driver
-
-    def nvmlInit(self) -> None:
-        if not self.driver:
-            raise self.NVMLError
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self.cards)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> dict[str, Any]:
-        if self.cards[index].get("lost"):
-            raise self.NVMLError
-        return self.cards[index]
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> dict[str, Any]:
-        for card in self.cards:
-            for device in (card, *card.get("mig", ())):
-                if device and device["uuid"] == uuid:
-                    return device
-        raise self.NVMLError
-
-    def nvmlDeviceGetUUID(self, device: dict[str, Any]) -> bytes:
-        return device["uuid"].encode()  # older pynvml gives bytes
-
-    def nvmlDeviceGetName(self, device: dict[str, Any]) -> str:
-        if "name" not in device:
-            raise self.NVMLError
-        return device["name"]
-
-    def nvmlDeviceGetMemoryInfo(self, device: dict[str, Any]) -> SimpleNamespace:
-        total, used = device["mib"] * MIB, device.get("used", 0) * MIB
-        return SimpleNamespace(total=total, used=used, free=total - used)
-
-    def nvmlDeviceGetMigMode(self, device: dict[str, Any]) -> list[int]:
-        if "mig" not in device:
-            raise self.NVMLError
-        return [1, 1]
-
-    def nvmlDeviceGetMaxMigDeviceCount(self, device: dict[str, Any]) -> int:
-        return len(device["mig"])
-
-    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: dict[str, Any], index: int) -> dict[str, Any]:
-        if device["mig"][index] is None:
-            raise self.NVMLError
-        return device["mig"][index]
-
-
-A100 = {"uuid": "GPU-a", "name": "A100", "mib": 40960, "used": 1000}
-RTX = {"uuid": "GPU-b", "name": "RTX", "mib": 24576}
-
-
-def test_gpus_as_the_driver_reports_them() -> None:
-    nvml = Nvml(Library(A100, RTX))
-    assert nvml.gpus() == (
-        Gpu(uuid="GPU-a", name="A100", memory_mib=40960, index=0),
-        Gpu(uuid="GPU-b", name="RTX", memory_mib=24576, index=1),
-    )
-    assert (nvml.used_mib("GPU-a"), nvml.free_mib("GPU-a")) == (1000, 39960)
-    assert nvml.used_mib("GPU-zz") is None
-
-
-def test_machine_without_a_driver_has_no_gpus() -> None:
-    nvml = Nvml(Library(driver=False))
-    assert nvml.gpus() == ()
-    assert nvml.used_mib("GPU-a") is None
-    assert nvml.free_mib("GPU-a") is None
-
-
-def test_lost_gpu_is_no_slot_and_the_others_are() -> None:
-    assert [gpu.uuid for gpu in Nvml(Library({**A100, "lost": True}, RTX)).gpus()] == ["GPU-b"]
-
-
-def test_divided_gpu_is_replaced_by_its_instances() -> None:
-    parts = [{"uuid": "MIG-1", "mib": 9856}, None, {"uuid": "MIG-2", "mib": 9856}]
-    gpus = Nvml(Library({**A100, "mig": parts})).gpus()
-    assert [(gpu.uuid, gpu.name, gpu.memory_mib) for gpu in gpus] == [("MIG-1", "A100", 9856), ("MIG-2", "A100", 9856)]
 
 
 @pytest.mark.parametrize(
@@ -194,3 +110,24 @@ def test_declared_gpus_replace_the_drivers(tmp_path: Path) -> None:
     declared = (DeclaredGpu(name="H200", memory_mib=143_000), DeclaredGpu(name="T4", memory_mib=15_000, uuid="GPU-t4"))
     slots, _ = find(tmp_path, Library(A100), gpus=declared)
     assert [(s.slot_key, s.memory_mib) for s in slots] == [("GPU-node-0#0", 143_000), ("GPU-t4#0", 15_000)]
+
+
+def test_operator_divides_gpus_by_name_uuid_or_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    shares = (GpuShares(gpu="A1*", memory_mib=(30_000, 9_000)), GpuShares(gpu="*", memory_mib=(1,)))
+    slots, _ = find(tmp_path, Library(A100), shares=shares)
+    assert [(s.slot_key, s.memory_mib, s.gpu_memory_mib) for s in slots] == [
+        ("GPU-a#0", 30_000, 40_960),
+        ("GPU-a#1", 9_000, 40_960),
+    ]
+    for pattern in ("GPU-b", "1"):
+        slots, _ = find(tmp_path, Library(A100, RTX), shares=(GpuShares(gpu=pattern, memory_mib=(12_000, 12_000)),))
+        assert [s.slot_key for s in slots] == ["GPU-a#0", "GPU-b#0", "GPU-b#1"]
+    with pytest.raises(FrazilError, match="declare less"):
+        find(tmp_path, Library(A100), shares=(GpuShares(gpu="GPU-a", memory_mib=(30_000, 10_000)),))
+
+
+def test_shares_are_read_from_the_file() -> None:
+    toml = {"agent": {"shares": [{"gpu": "A100*", "memory_mib": [30_000, 9_000]}]}}
+    settings = read_section(AgentSettings, "agent", environ={}, toml=toml)
+    assert settings.shares == (GpuShares(gpu="A100*", memory_mib=(30_000, 9_000)),)

@@ -9,7 +9,7 @@ import pytest
 
 from frazil.agent.inventory import Slot
 from frazil.agent.locks import LockFolder
-from frazil.agent.prove_free import Baselines, Claim, Proof, allowed_mib
+from frazil.agent.prove_free import Baselines, Claim, GpuChecks, Proof, allowed_mib
 
 GPU = Slot(slot_key="GPU-a#0", device_name="A100", memory_mib=8000, gpu_uuid="GPU-a")
 CPU = Slot(slot_key="cpu:n#0", device_name="CPU", memory_mib=8000)
@@ -26,9 +26,9 @@ class Memory:
         return None if self.used is None else 8000 - self.used
 
 
-def prove(tmp_path: Path, slot: Slot, memory: Memory, epoch: int = 5) -> Proof:
+def prove(tmp_path: Path, slot: Slot, memory: Memory, epoch: int = 5, **checks: Any) -> Proof:
     claim = Claim(slot=slot, lease_id="l", epoch=epoch)
-    return Proof(claim, LockFolder(tmp_path), memory, lambda: allowed_mib(slot, 100, ()), now=0.0)
+    return Proof(claim, LockFolder(tmp_path), memory, GpuChecks(allowed_mib=lambda: allowed_mib(slot, 100, ()), **checks), 0.0)
 
 
 def test_free_processor_slot_is_proven_at_once_and_old_starts_are_barred(tmp_path: Path) -> None:
@@ -68,6 +68,46 @@ def test_gpu_that_cannot_be_read_is_proven_by_its_lock(tmp_path: Path) -> None:
     assert (proof.step(0.0), proof.step(1.0)) == (None, "")
 
 
+def test_gpu_that_is_out_of_order_is_no_proof(tmp_path: Path) -> None:
+    problems = ["Xid 79: fallen off the bus"]
+    proof = prove(tmp_path, GPU, Memory(), problem=lambda: "".join(problems))
+    assert all(proof.step(float(t)) is None for t in range(60))
+    assert proof.step(60.0) == "Xid 79: fallen off the bus"
+    problems.clear()
+    assert (proof.step(61.0), proof.step(62.0)) == (None, "")
+
+
+class Answer:
+    """A trial that answers after some looks, and takes memory meanwhile."""
+
+    def __init__(self, memory: Memory, answer: str, looks: int = 3) -> None:
+        self.memory, self.answer, self.looks = memory, answer, looks
+        memory.used = 600
+
+    def poll(self) -> str | None:
+        self.looks -= 1
+        return None if self.looks else self.answer
+
+    def stop(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("answer", ["", "a first use of the GPU failed"])
+def test_gpu_is_used_once_before_it_is_given_again(tmp_path: Path, answer: str) -> None:
+    memory = Memory()
+    proof = prove(tmp_path, GPU, memory, trial=lambda: Answer(memory, answer))
+    assert [proof.step(float(t)) for t in range(5)] == [None, None, None, None, answer]
+
+
+def test_trial_is_only_for_gpus_that_can_be_asked(tmp_path: Path) -> None:
+    def never() -> Any:
+        raise AssertionError
+
+    assert prove(tmp_path, CPU, Memory(), trial=never).step(0.0) == ""
+    proof = prove(tmp_path, GPU, Memory(None), trial=never)
+    assert (proof.step(0.0), proof.step(1.0)) == (None, "")
+
+
 def test_shares_of_held_slots_on_the_same_gpu_are_allowed() -> None:
     beside = Slot(slot_key="GPU-a#1", device_name="A100", memory_mib=2000, gpu_uuid="GPU-a")
     other = Slot(slot_key="GPU-b#0", device_name="A100", memory_mib=4000, gpu_uuid="GPU-b")
@@ -80,12 +120,12 @@ def test_stopped_worker_is_never_proven_free(rig: Any) -> None:
     os.kill(worker.pid, signal.SIGSTOP)
     rig.until(lambda: "T (stopped)" in Path(f"/proc/{worker.pid}/status").read_text())
     claim = Claim(slot=rig.slot, lease_id="lease", epoch=7)
-    proof = Proof(claim, rig.locks, Memory(None), lambda: 0, now=0.0)
+    proof = Proof(claim, rig.locks, Memory(None), GpuChecks(allowed_mib=lambda: 0), 0.0)
     assert all(proof.step(float(t)) is None for t in range(60))
     assert proof.step(60.0) == f"its lock is still held by process {worker.pid} (T (stopped))"
     os.kill(worker.pid, signal.SIGKILL)
     rig.until_ended()
-    assert Proof(claim, rig.locks, Memory(None), lambda: 0, now=0.0).step(0.0) == ""
+    assert Proof(claim, rig.locks, Memory(None), GpuChecks(allowed_mib=lambda: 0), 0.0).step(0.0) == ""
 
 
 @pytest.mark.parametrize(("boot", "expected"), [("boot", 700), ("next boot", 0)])

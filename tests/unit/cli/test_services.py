@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from frazil.agent.inventory import Gpu, Nvml
+from frazil.agent.inventory import Gpu
+from frazil.agent.nvml import Nvml
 from frazil.cli.demo import prepare_folder
 from frazil.cli.services import Deployment, find_program, free_port, ledger_for, node_id_for, require_free_port, slot_layout
 from frazil.cli.simulate import bad_movies

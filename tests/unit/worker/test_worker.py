@@ -11,6 +11,7 @@ import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
 from frazil.api.worker.v1 import worker_pb2 as wire
 from frazil.model.errors import ErrorKind, FailureClass, FrazilError, InputError
 from frazil.rpc.client import open_channel
-from frazil.rpc.config import WorkerEnvironment
+from frazil.rpc.config import EXIT_OUT_OF_MEMORY, WorkerEnvironment
 from frazil.worker import (
     EXIT_CRASHED,
     EXIT_FAILED,
@@ -262,6 +263,27 @@ def test_memory_is_capped_on_a_gpu_only(stage: Any, monkeypatch: pytest.MonkeyPa
     stage.environ |= {"FRAZIL_DEVICE": "gpu"}
     assert run(stage, lambda context: None) == EXIT_OK
     assert capped == [3000]
+
+
+def test_pool_of_the_gpu_gets_no_more_than_the_share(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that refuses beyond its limit, as cupy's does: the worker ends as one that ran out of memory."""
+
+    class Pool:
+        limit = 0
+
+        def set_limit(self, size: int) -> None:
+            self.limit = size
+
+        def malloc(self, size: int) -> None:
+            if size > self.limit:
+                raise MemoryError(f"Out of memory allocating {size:,} bytes (limit set to: {self.limit:,} bytes).")
+
+    pool = Pool()
+    cupy = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True), get_default_memory_pool=lambda: pool)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    stage.environ |= {"FRAZIL_DEVICE": "gpu", "FRAZIL_MEMORY_MIB": "3000"}
+    assert run(stage, lambda context: pool.malloc(3000 * 2**20)) == EXIT_OK
+    assert run(stage, lambda context: pool.malloc(3000 * 2**20 + 1)) == EXIT_OUT_OF_MEMORY
 
 
 def test_lock_must_have_come_along(stage: Any, tmp_path: Path) -> None:
