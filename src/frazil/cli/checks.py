@@ -64,11 +64,12 @@ def check_output(output: Path, folder: Path, state_folder: Path) -> None:
 
 def check_movies(folder: Path, parameters: SessionParameters, *, may_be_empty: bool) -> None:
     """Look at a few movies: are there any, does the gain fit, is the pixel size known. Raises FrazilError."""
-    sample = list(itertools.islice(find_movies(folder, parameters.movie_glob), _SAMPLE))
+    found = find_movies(folder, parameters.movie_glob, opt_in=parameters.read_bzip2)
+    sample = list(itertools.islice(found, _SAMPLE))
     if not sample and not may_be_empty:
         which = f" that match {parameters.movie_glob!r}" if parameters.movie_glob else ""
         raise FrazilError("NO_MOVIES", f"There are no movies in {folder}{which}: check the path, or add --watch to wait.")
-    check_camera(parameters, _usual_shape(sample))
+    check_camera(parameters, _usual(sample))
     if (
         sample
         and not parameters.HasField("pixel_size_angstrom")
@@ -79,22 +80,28 @@ def check_movies(folder: Path, parameters: SessionParameters, *, may_be_empty: b
         )
 
 
-def check_camera(parameters: SessionParameters, shape: tuple[int, int] | None) -> None:
-    """Raise FrazilError when the gain reference or the defect map cannot be read, or does not fit movies of `shape`."""
+def check_camera(parameters: SessionParameters, movie: MovieInfo | None) -> None:
+    """Raise FrazilError when the gain reference or the defect map cannot be read, or does not fit such a movie."""
     from frazil.io.defect_map import read_defects
-    from frazil.io.gain_reference import Flip, read_gain
+    from frazil.io.gain_reference import Flip, Sense, read_gain
 
     for path, what in ((parameters.gain_path, "gain reference"), (parameters.defects_path, "defect file")):
         if path and not Path(path).is_file():
             raise FrazilError("CAMERA_FILE_MISSING", f"There is no {what} {path}: check the path.")
     if parameters.gain_path:
-        flip = cast("Flip", parameters.gain_flip)
-        read_gain(parameters.gain_path, flip=flip, rotate=parameters.gain_rotate, expected_shape=shape)
-    if parameters.defects_path and shape is not None:
-        read_defects(parameters.defects_path, shape)
+        read_gain(
+            parameters.gain_path,
+            flip=cast("Flip", parameters.gain_flip),
+            rotate=parameters.gain_rotate,
+            expected_shape=(movie.height_px, movie.width_px) if movie is not None else None,
+            sense=cast("Sense", parameters.gain_sense),
+            rendering=movie.rendering if movie is not None else None,
+        )
+    if parameters.defects_path and movie is not None:
+        read_defects(parameters.defects_path, (movie.height_px, movie.width_px), rendering=movie.rendering)
 
 
-def find_movies(folder: Path, glob: str) -> Iterator[Path]:
+def find_movies(folder: Path, glob: str, *, opt_in: bool = False) -> Iterator[Path]:
     """Yield the files that look like movies, hidden ones left out; links to folders are followed, each folder once."""
     visited: set[tuple[int, int]] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -104,21 +111,23 @@ def find_movies(folder: Path, glob: str) -> Iterator[Path]:
             continue
         visited.add((status.st_dev, status.st_ino))
         folders.sort()
-        for path in (Path(root, name) for name in sorted(names) if not name.startswith(".") and is_movie_name(name)):
+        for path in (
+            Path(root, name) for name in sorted(names) if not name.startswith(".") and is_movie_name(name, opt_in=opt_in)
+        ):
             if matches(glob, path.relative_to(folder).as_posix()) and path.is_file():
                 yield path
 
 
-def _usual_shape(movies: list[Path]) -> tuple[int, int] | None:
-    """Return the (y, x) shape that most of these movies have; gain references among them have one frame."""
+def _usual(movies: list[Path]) -> MovieInfo | None:
+    """Return a movie of the (y, x) shape that most of these have; gain references among them have one frame."""
     infos = [info for info in map(_info, movies) if info is not None and info.frame_count > 1]
     shapes = Counter((info.height_px, info.width_px) for info in infos)
-    return shapes.most_common(1)[0][0] if shapes else None
+    return max(infos, key=lambda info: shapes[info.height_px, info.width_px], default=None)
 
 
 def _info(movie: Path) -> MovieInfo | None:
     try:
-        return read_info(movie)
+        return read_info(movie, opt_in=True)
     except (InputError, OSError):
         return None  # ingest will say what is wrong with it
 

@@ -45,7 +45,7 @@ def run(
     checks.check_movie_folder(folder)
     checks.check_output(output, folder, state)
     parameters = session_parameters(folder, given)
-    seen = look_at(folder, checks.find_movies(folder, parameters.movie_glob))
+    seen = look_at(folder, checks.find_movies(folder, parameters.movie_glob, opt_in=parameters.read_bzip2))
     summary = None if watch or web else summary_of_finished(state, parameters, movies=seen, output=output)
     if summary is not None:
         print(f"Nothing new in {folder}: {output} holds all results.\n" + "\n".join(summary), flush=True)

@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from frazil.io import movies
+from frazil.io.movie_check import COMPUTING_MAX_SECONDS
 from frazil.io.movies import Rendering
 from frazil.model.errors import InputError
 from frazil.simulator.eer import EerCodes, encode_eer
 from frazil.simulator.encoding import encode_mrc, encode_mrc_4bit
 
-SECONDS_MAX, MEMORY_MAX_BYTES = 2.0, 100e6  # the largest honest one: a rendered frame of a sensor of 8192 x 8192 px
+MEMORY_MAX_BYTES = 100e6  # the largest honest one: a rendered frame of a sensor of 8192 x 8192 px
 FRAMES = np.random.default_rng(1).poisson(2.0, (3, 24, 40)).astype(np.uint8)
 
 
@@ -123,7 +124,7 @@ def test_rotten_files_are_read_or_refused(tmp_path: Path, kind: str, data: st.Da
     finally:
         tracemalloc.stop()
     assert peak < MEMORY_MAX_BYTES
-    assert time.process_time() - began < SECONDS_MAX
+    assert time.process_time() - began < COMPUTING_MAX_SECONDS
 
 
 @given(noise=st.binary(max_size=3000), kind=st.sampled_from(sorted(FILES)))
@@ -149,7 +150,7 @@ def test_directories_that_name_one_large_array_again_and_again_are_refused(tmp_p
     began = time.process_time()
     with pytest.raises(InputError, match="larger than any movie's"):
         movies.read_info(tmp_path / "movie.tif")
-    assert time.process_time() - began < SECONDS_MAX
+    assert time.process_time() - began < COMPUTING_MAX_SECONDS
 
 
 def test_a_few_bytes_of_events_cannot_claim_a_large_sensor(tmp_path: Path) -> None:
