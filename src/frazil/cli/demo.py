@@ -50,6 +50,7 @@ def demo(
         cpu_slots=layout.cpu_slots,
         slots_per_gpu=layout.slots_per_gpu,
         node_id=node_id_for(folder),
+        ledger=folder / "data" / "ledger.sqlite",  # its own, whatever the environment says
     )
     try:
         with (

@@ -116,6 +116,12 @@ def test_a_commit_that_was_lost_on_its_way_leaves_nothing(linked: Linked) -> Non
     assert linked.kept() == linked.told == [1, 2]
 
 
+def test_a_commit_that_a_failover_forgot_has_not_happened(postgresql_server: Server) -> None:
+    database = open_database(postgresql_server.new_ledger())
+    with database.connect() as connection:
+        assert not database.has_committed(connection, str(2**40))
+
+
 def test_a_connection_that_only_the_server_believes_in_is_ended(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgresql, "LOCK_PATIENCE_SECONDS", 30.0)
     linked.note()
@@ -269,6 +275,7 @@ def test_a_wrong_url_is_refused_without_repeating_it(url: str) -> None:
         (f"postgres://frazil:{SECRET}%40%2F@[::1]/ledger", "postgresql://frazil@::1/ledger"),
         (f"postgresql://db1:5432,db2:5433/ledger?user=me&password={SECRET}", "postgresql://me@db1,db2:5432,5433/ledger"),
         ("postgresql:///ledger", "postgresql:///ledger"),
+        ("postgresql://db:5433?dbname=ledger", "postgresql://db:5433/ledger"),
     ],
 )
 def test_people_see_a_url_without_its_password(url: str, name: str) -> None:

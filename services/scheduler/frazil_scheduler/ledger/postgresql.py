@@ -42,18 +42,21 @@ FROM (VALUES
 ) AS ours (name, wanted) JOIN pg_settings USING (name)
 WHERE NOT (name = 'synchronous_commit' AND setting = 'remote_apply')
 """
-# Advisory locks belong to a database; the second key lets ledgers in different schemas of one database live side by side.
-_KEYS = "1718772090, hashtext(coalesce(current_schema(), ''))"
-_TRY_LOCK = text(f"SELECT pg_try_advisory_lock({_KEYS})")
-_HOLDER = text("""
+# Advisory locks belong to a database; their second key lets ledgers in different schemas of one database live side by side.
+_FRAZIL = 0x6672617A
+_SCHEMA = "hashtext(coalesce(current_schema(), ''))"
+_TRY_LOCK = text(f"SELECT pg_try_advisory_lock({_FRAZIL}, {_SCHEMA})")
+_HOLDER = text(f"""
 SELECT pid, backend_start::text, coalesce(host(client_addr), 'the server itself') AS client
 FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND classid = 1718772090 AND objid = hashtext(coalesce(current_schema(), ''))::oid
-""")
+  AND classid = {_FRAZIL} AND objid = {_SCHEMA}::oid
+""")  # noqa: S608 both are ours
 _OWN_SESSION = text("SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+_STATUS = text("""
+SELECT CASE WHEN CAST(:mark AS xid8) < pg_snapshot_xmax(pg_current_snapshot()) THEN pg_xact_status(CAST(:mark AS xid8)) END
+""")  # a standby that took over without the transaction has never heard of it
 _TERMINATE = text("SELECT pg_terminate_backend(:pid)")
-
 _FITNESS = text("SELECT current_setting('server_version'), has_schema_privilege(current_schema(), 'CREATE')")
 
 _OWN_THE_DATABASE = "let the user own the database (ALTER DATABASE … OWNER TO …)"
@@ -100,8 +103,7 @@ class Postgresql:
 
     def has_committed(self, connection: Connection, mark: str) -> bool:
         """Ask the server, which knows: with our lock it has seen the end of the session that ran the transaction."""
-        status = connection.execute(text("SELECT pg_xact_status(CAST(:mark AS xid8))"), {"mark": mark}).scalar()
-        return bool(status == "committed")
+        return bool(connection.execute(_STATUS, {"mark": mark}).scalar() == "committed")
 
     def unusable(self, error: DBAPIError) -> FrazilError:
         """Say why the database cannot be opened."""
@@ -167,7 +169,7 @@ def parse_url(url: str) -> dict[str, Any]:
     *user_info, hosts = authority.split("@")
     if len(user_info) > 1 or "@" in rest:
         raise _invalid("write @, / and : in a user's name or password as %40, %2F and %3A")
-    if not all(re.fullmatch(r"(\[[^]]*\]|[^:]*)(:\d*)?", host) for host in hosts.split(",")):
+    if not all(re.fullmatch(r"(\[[^]]*\]|[^:]*)(:\d*)?", host) for host in hosts.partition("?")[0].split(",")):
         raise _invalid("a port is a number")
     try:
         return conninfo_to_dict(url)
