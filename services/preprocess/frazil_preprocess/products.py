@@ -60,12 +60,15 @@ def particle_table(found: Preprocessed, settings: Settings, exposure: Exposure) 
 
 
 def _motion_source(exposure: Exposure, settings: Settings) -> MotionSource:
-    info, crop = settings.info, settings.load_crop
+    info, rendering = settings.info, settings.info.rendering
     return MotionSource(
         movie=exposure.file.relative_path,
         frame_count=info.frame_count,
-        height_px=info.height_px // crop,
-        width_px=info.width_px // crop,
+        height_px=info.height_px,
+        width_px=info.width_px,
+        load_crop=settings.load_crop,
+        eer_grouping=rendering.frames_per_fraction if rendering is not None else None,
+        eer_upsampling=rendering.upsampling if rendering is not None else 1,
     )
 
 

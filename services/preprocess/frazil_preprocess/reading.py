@@ -31,7 +31,8 @@ def load_crop(parameters: SessionParameters, info: MovieInfo) -> int:
     """Return by how much each side is cropped when the movie is read."""
     if parameters.load_crop:
         return parameters.load_crop
-    return 2 if (info.height_px, info.width_px) in SIZES and info.rendering is None else 1
+    finer = (info.height_px, info.width_px) in SIZES or parameters.camera.endswith("super-resolution")
+    return 2 if finer and info.rendering is None else 1
 
 
 def optics_as_read(parameters: SessionParameters, exposure: Exposure, info: MovieInfo) -> Optics:

@@ -137,7 +137,11 @@ def particles_star(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MotionSource:
-    """The movie that a motion STAR file describes, as RELION's polishing must find it again."""
+    """The movie that a motion STAR file describes, as RELION's polishing must find it again.
+
+    Sizes are those of the movie file, or of its frames as rendered from events (EER); `load_crop` is how many of their pixels
+    make one of the movie that was aligned. `eer_grouping` is the number of raw frames to a frame; None for other movies.
+    """
 
     movie: str
     frame_count: int
@@ -147,6 +151,9 @@ class MotionSource:
     defects: str | None = None
     binning: float = 1.0
     first_frame: int = 1
+    load_crop: int = 1
+    eer_grouping: int | None = None
+    eer_upsampling: int = 1
 
 
 def motion_star(
@@ -154,8 +161,9 @@ def motion_star(
 ) -> dict[str, Block]:
     """Return `data_general`, `data_global_shift` and, with coefficients, `data_local_motion_model`.
 
-    Shifts are the translations to apply, in px of the unbinned movie, as in our own records. `local_coefficients` are 18
-    for x, then 18 for y, of RELION's third-order model. Raises ValueError for another number of them.
+    Shifts are the translations to apply, in px of the movie that was aligned, as in our own records, and so are the optics;
+    RELION gets px of the movie file. `local_coefficients` are 18 for x, then 18 for y, of RELION's third-order model, in px
+    of the movie that was aligned. Raises ValueError for another number of them.
     """
     general: dict[str, Scalar] = {
         "rlnImageSizeX": source.width_px,
@@ -168,18 +176,20 @@ def motion_star(
     if source.defects is not None:
         general["rlnMicrographDefectFile"] = source.defects
     general |= {
-        "rlnMicrographBinning": float(source.binning),
-        "rlnMicrographOriginalPixelSize": float(optics.pixel_size_angstrom),
+        "rlnMicrographBinning": float(source.binning * source.load_crop),
+        "rlnMicrographOriginalPixelSize": float(optics.pixel_size_angstrom) / source.load_crop,
         "rlnMicrographDoseRate": float(optics.dose_per_frame_e_per_angstrom2),
         "rlnMicrographPreExposure": float(optics.pre_exposure_e_per_angstrom2),
         "rlnVoltage": float(optics.voltage_kv),
         "rlnMicrographStartFrame": source.first_frame,
         "rlnMotionModelVersion": int(local_coefficients is not None),
     }
+    if source.eer_grouping is not None:
+        general |= {"rlnEERUpsampling": source.eer_upsampling, "rlnEERGrouping": source.eer_grouping}
     shifts: dict[str, Column] = {
         "rlnMicrographFrameNumber": np.arange(1, len(motion.shift_x_px) + 1),
-        "rlnMicrographShiftX": np.array(motion.shift_x_px, dtype=np.float64),
-        "rlnMicrographShiftY": np.array(motion.shift_y_px, dtype=np.float64),
+        "rlnMicrographShiftX": source.load_crop * np.array(motion.shift_x_px, dtype=np.float64),
+        "rlnMicrographShiftY": source.load_crop * np.array(motion.shift_y_px, dtype=np.float64),
     }
     tables: dict[str, Block] = {
         "general": general,
@@ -190,7 +200,7 @@ def motion_star(
             raise ValueError(f"RELION's motion model has 36 coefficients, not {len(local_coefficients)}")
         model: dict[str, Column] = {
             "rlnMotionModelCoeffsIdx": np.arange(LOCAL_COEFFICIENT_COUNT),
-            "rlnMotionModelCoeff": np.array(local_coefficients, dtype=np.float64),
+            "rlnMotionModelCoeff": source.load_crop * np.array(local_coefficients, dtype=np.float64),
         }
         tables["local_motion_model"] = model
     return tables

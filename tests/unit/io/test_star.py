@@ -154,6 +154,15 @@ def test_motion_has_relions_tables(tmp_path: Path) -> None:
     assert read["global_shift"]["rlnMicrographShiftX"].tolist() == [0.0, -1.25, 2.5]
     assert read["local_motion_model"]["rlnMotionModelCoeffsIdx"].tolist() == list(range(36))
     assert motion_star(MOTION, source, OPTICS)["general"]["rlnMotionModelVersion"] == 0
+    cropped = MotionSource(
+        movie="a.eer", frame_count=3, height_px=200, width_px=400, load_crop=2, eer_grouping=24, eer_upsampling=2
+    )
+    tables = motion_star(MOTION, cropped, OPTICS, local_coefficients=[0.5] * 36)
+    general, shifts = tables["general"], tables["global_shift"]
+    assert list(shifts["rlnMicrographShiftX"]) == [0.0, -2.5, 5.0]  # in px of the file, twice as fine
+    assert set(tables["local_motion_model"]["rlnMotionModelCoeff"]) == {1.0}
+    assert general["rlnMicrographOriginalPixelSize"] == pytest.approx(OPTICS.pixel_size_angstrom / 2)
+    assert (general["rlnMicrographBinning"], general["rlnEERGrouping"], general["rlnEERUpsampling"]) == (2.0, 24, 2)
     with pytest.raises(ValueError, match="36 coefficients"):
         motion_star(MOTION, source, OPTICS, local_coefficients=[0.0] * 18)
 

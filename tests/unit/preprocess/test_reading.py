@@ -77,3 +77,5 @@ def test_super_resolution_is_cropped_unless_told(side: tuple[int, int], crop: in
     info = MovieInfo(frame_count=5, height_px=side[0], width_px=side[1], dtype="uint8", pixel_size_angstrom=None, format="TIFF")
     assert load_crop(SessionParameters(), info) == crop
     assert load_crop(SessionParameters(load_crop=1), info) == 1
+    if info.height_px == 4092:
+        assert load_crop(SessionParameters(camera="k3-super-resolution"), info) == 2  # trimmed frames
