@@ -116,7 +116,6 @@ class WorkerContext:
         )
         stopped = wire.ClaimExposuresResponse(stop=True)
         reply: wire.ClaimExposuresResponse = self._read(self._stub.ClaimExposures, request, wait_seconds, stopped)
-        failpoint("worker.claim.after")
         return reply
 
     def commit(self, claim: wire.Claim, result: ExposureResult, manifest_sha256: str) -> int:
@@ -124,7 +123,6 @@ class WorkerContext:
 
         Raises AttemptSuperseded when the exposure has moved on: delete the attempt's folder.
         """
-        failpoint("worker.commit.before")
         request = wire.CommitExposureRequest(
             request_id=new_request_id(),
             lease=self._lease,
@@ -133,7 +131,6 @@ class WorkerContext:
             manifest_sha256=manifest_sha256,
         )
         reply = self._ask(self._stub.CommitExposure, request)
-        failpoint("worker.commit.after")
         return int(reply.particle_block_sequence)
 
     def fail(self, claim: wire.Claim, failure_class: FailureClass, reason: str) -> None:
@@ -145,7 +142,6 @@ class WorkerContext:
         self._end_attempt(claim, wire.FailExposureRequest.FAILURE_CLASS_RETURNED, reason)
 
     def _end_attempt(self, claim: wire.Claim, failure_class: Any, reason: str) -> None:
-        failpoint("worker.fail.before")
         request = wire.FailExposureRequest(
             request_id=new_request_id(),
             lease=self._lease,
@@ -170,16 +166,13 @@ class WorkerContext:
 
     def commit_checkpoint(self, number: int, cursor_sequence: int, path: str, sha256: str) -> tuple[str, ...]:
         """Make a checkpoint the one to resume from; returns the files (relative to the session's folder) to delete."""
-        failpoint("worker.checkpoint.before")
         checkpoint = wire.Checkpoint(number=number, cursor_sequence=cursor_sequence, path=path, sha256=sha256)
         request = wire.CommitCheckpointRequest(request_id=new_request_id(), lease=self._lease, checkpoint=checkpoint)
         reply = self._ask(self._stub.CommitCheckpoint, request)
-        failpoint("worker.checkpoint.after")
         return tuple(reply.expired_paths)
 
     def publish_class_averages(self, averages: ClassAverages) -> wire.PublishClassAveragesResponse:
         """Publish a classification; the reply has its revision and the files of older ones to delete."""
-        failpoint("worker.publish.before")
         request = wire.PublishClassAveragesRequest(request_id=new_request_id(), lease=self._lease, class_averages=averages)
         reply: wire.PublishClassAveragesResponse = self._ask(self._stub.PublishClassAverages, request)
         return reply
@@ -196,7 +189,6 @@ class WorkerContext:
         """End the job: it has finished, or with a sentence: it cannot go on. A second call does nothing."""
         if self._finished:
             return
-        failpoint("worker.finish.before")
         request = wire.FinishJobRequest(request_id=new_request_id(), lease=self._lease, failure=failure)
         self._ask(self._stub.FinishJob, request)
         self._finished = True
@@ -206,7 +198,10 @@ class WorkerContext:
         """Send one sign of life and take the answer; an unreachable scheduler is waited for in silence."""
         try:
             request = wire.HeartbeatRequest(lease=self._lease, progress=self._progress)
-            if call(self._stub.Heartbeat, request).stop:
+            failpoint("worker.Heartbeat.before")
+            reply = call(self._stub.Heartbeat, request)
+            failpoint("worker.Heartbeat.after")
+            if reply.stop:
                 self._stop.set()
         except FrazilError as error:
             if error.kind in (ErrorKind.CONFLICT, ErrorKind.NOT_FOUND):
@@ -267,10 +262,14 @@ class WorkerContext:
     ) -> Any:
         if self._lost.is_set():
             raise LeaseLost
+        name = f"worker.{type(request).__name__.removesuffix('Request')}"
+        failpoint(f"{name}.before")
         try:
-            return call_until_answered(
+            reply = call_until_answered(
                 method, request, deadline_seconds=deadline_seconds, give_up=give_up, sleep=sleep or self._sleep
             )
+            failpoint(f"{name}.after")
+            return reply
         except FrazilError as error:
             if error.kind is not ErrorKind.CONFLICT:
                 raise

@@ -193,7 +193,7 @@ class Ingest:
 
     async def _register_batch(self, session: Session, scanner: SessionScanner, movies: Sequence[MovieFound]) -> None:
         """Send a batch on one stream; the replies come in order. What is refused or not answered is found again."""
-        failpoint("ingest.register.before")
+        failpoint("ingest.RegisterExposures.before")
         requests = [
             RegisterExposuresRequest(
                 session_id=session.session_id, file=movie.file, metadata=metadata_to_message(movie.metadata)
@@ -215,7 +215,7 @@ class Ingest:
             raise from_rpc_error(error) from error
         finally:
             stream.cancel()
-        failpoint("ingest.register.after")
+        failpoint("ingest.RegisterExposures.after")
         for sentence in sorted(refusals):
             self._log.warning("movies_refused", sentence=sentence)
 
@@ -229,7 +229,9 @@ class Ingest:
 
     async def _report(self, session: Session, status: ScanStatus) -> None:
         request = ReportScanRequest(session_id=session.session_id, scan=status)
+        failpoint("ingest.ReportScan.before")
         await _asked(self._sessions.ReportScan(request, timeout=_CALL_SECONDS))
+        failpoint("ingest.ReportScan.after")
 
 
 async def _asked(call: Awaitable[Reply]) -> Reply:

@@ -20,6 +20,7 @@ from frazil.api.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from frazil.api.session.v1 import session_pb2, session_pb2_grpc
 from frazil.api.worker.v1 import worker_pb2, worker_pb2_grpc
 from frazil.model.errors import FrazilError
+from frazil.rpc.failpoints import operation
 from frazil.rpc.server import RunningServer, start_server
 from frazil_scheduler.clock import Clock
 from frazil_scheduler.cluster.loop import Clusters
@@ -129,6 +130,7 @@ class Scheduler:
 
     async def _upkeep(self, silence: Mapping[str, float]) -> None:
         try:
+            operation.set("Tick")
             await self.store.run(partial(upkeep.tick, silence=silence, lanes=self.hub.lanes))
         except FrazilError as error:
             if error.reason == "LEDGER_UNAVAILABLE":  # nobody can say Hello: silence counts from the ledger's return

@@ -18,6 +18,7 @@ from frazil.api.agent.v1.agent_pb2 import ConnectRequest
 from frazil.api.agent.v1.agent_pb2_grpc import AgentServiceStub
 from frazil.rpc.client import open_aio_channel
 from frazil.rpc.errors import from_rpc_error
+from frazil.rpc.failpoints import failpoint
 
 TICK_SECONDS = 0.25
 BEAT_SECONDS = 5.0
@@ -124,7 +125,7 @@ class AgentStream:
         """Speak on one stream until it breaks."""
         call = stub.Connect()
         try:
-            await call.write(await self._on_thread(self._control.hello))
+            await _write(call, await self._on_thread(self._control.hello))
             await _first_ended(self._receive(call), self._send(call), self._beat(call))
         finally:
             call.cancel()
@@ -147,13 +148,20 @@ class AgentStream:
             self._wake.clear()
             while self._outbox and self._connected:
                 message = self._outbox[0]
-                await call.write(message)
+                await _write(call, message)
                 self._outbox.popleft()
 
     async def _beat(self, call: Any) -> None:
         while True:
             await asyncio.sleep(self._beat_seconds)
-            await call.write(await self._on_thread(self._control.beat))
+            await _write(call, await self._on_thread(self._control.beat))
+
+
+async def _write(call: Any, message: ConnectRequest) -> None:
+    name = f"agent.send.{message.WhichOneof('message')}"
+    failpoint(f"{name}.before")
+    await call.write(message)
+    failpoint(f"{name}.after")
 
 
 async def _first_ended(*coroutines: Awaitable[None]) -> None:

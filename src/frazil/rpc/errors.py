@@ -13,6 +13,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from frazil.model.errors import ErrorKind, FrazilError
+from frazil.rpc.failpoints import operation
 
 DOMAIN = "frazil"
 
@@ -97,6 +98,7 @@ async def _abort(context: Any, error: Exception, method: str) -> NoReturn:
 
 def _guard_unary(behaviour: Callable[..., Any], method: str) -> Callable[[Any, Any], Awaitable[Any]]:
     async def guarded(request: Any, context: Any) -> Any:
+        operation.set(method.rpartition("/")[2])
         try:
             reply = behaviour(request, context)
             return await reply if inspect.isawaitable(reply) else reply
@@ -110,6 +112,7 @@ def _guard_unary(behaviour: Callable[..., Any], method: str) -> Callable[[Any, A
 
 def _guard_stream(behaviour: Callable[..., Any], method: str) -> Callable[[Any, Any], AsyncIterator[Any]]:
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+        operation.set(method.rpartition("/")[2])
         try:
             async for reply in behaviour(request, context):
                 yield reply

@@ -52,6 +52,12 @@ class NoGpu:
     def free_mib(self, uuid: str) -> int | None:
         return None
 
+    def use(self, uuid: str) -> None:
+        return None
+
+    def errors(self) -> list[tuple[str, int]]:
+        return []
+
 
 @asynccontextmanager
 async def agent(address: str, folder: Path, *, incarnation: str) -> AsyncIterator[None]:

@@ -41,7 +41,8 @@ def environ(library_folder: Path, gpus: str, **more: str) -> dict[str, str]:
 
 
 def ask(library_folder: Path, gpus: str, expression: str) -> Any:
-    code = f"import json\nfrom frazil.agent.inventory import visible_gpus\nfrom frazil.agent.nvml import Nvml\nn = Nvml()\nprint(json.dumps({expression}))"
+    imports = "import json\nfrom frazil.agent.inventory import visible_gpus\nfrom frazil.agent.nvml import Nvml\n"
+    code = f"{imports}n = Nvml()\nprint(json.dumps({expression}))"
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, env=environ(library_folder, gpus), capture_output=True, text=True, check=True)
     return json.loads(run.stdout)

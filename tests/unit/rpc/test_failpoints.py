@@ -34,6 +34,7 @@ def passes(**environ: str) -> tuple[int, int]:
         ("a:9", (0, 6)),
         ("c:1", (0, 6)),
         ("b:4, a:2", (EXIT_CODE, 2)),
+        ("?:5", (EXIT_CODE, 5)),
     ],
 )
 def test_process_dies_at_the_nth_passing(points: str, expected: tuple[int, int]) -> None:
@@ -45,3 +46,9 @@ def test_flag_makes_it_happen_once(tmp_path: Path) -> None:
     assert passes(FRAZIL_FAILPOINT="a:2", FRAZIL_FAILPOINT_FLAG=str(flag)) == (EXIT_CODE, 2)
     assert flag.exists()
     assert passes(FRAZIL_FAILPOINT="a:2", FRAZIL_FAILPOINT_FLAG=str(flag)) == (0, 6)
+
+
+def test_in_a_folder_of_flags_every_point_crashes_once(tmp_path: Path) -> None:
+    environ = {"FRAZIL_FAILPOINT": "*", "FRAZIL_FAILPOINT_FLAG": str(tmp_path)}
+    assert [passes(**environ) for _ in range(3)] == [(EXIT_CODE, 1), (EXIT_CODE, 1), (0, 6)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

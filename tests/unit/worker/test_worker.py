@@ -350,7 +350,7 @@ def test_sigterm_asks_the_runner_to_stop(stage: Any) -> None:
     assert stage.ledger.of("FinishJob") == []
 
 
-@pytest.mark.parametrize(("point", "effects"), [("worker.commit.before", 0), ("worker.commit.after", 1)])
+@pytest.mark.parametrize(("point", "effects"), [("worker.CommitExposure.before", 0), ("worker.CommitExposure.after", 1)])
 def test_failpoints_kill_around_a_commit(stage: Any, point: str, effects: int) -> None:
     with spawn(stage, "commit", FRAZIL_FAILPOINT=point) as process:
         assert process.wait(20) == 137

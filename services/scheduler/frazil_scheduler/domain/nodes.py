@@ -71,7 +71,7 @@ def bye(tx: Transaction, node_id: str, incarnation: str) -> None:
     tx.placement_wanted = True
 
 
-def leaving(tx: Transaction, node_id: str) -> None:
+def leaving(tx: Transaction, node_id: str, message: agent_pb2.Leaving) -> None:  # noqa: ARG001 as every report
     """The agent is about to end and lets its workers finish: their jobs go on elsewhere, and the node gets none."""
     for row in _open_leases(tx, node_id):
         job = jobs.find(tx, row["job_id"])

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil.rpc.failpoints import failpoint
+from frazil.rpc.failpoints import failpoint, operation
 from frazil_scheduler.clock import Clock
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.database import open_database
@@ -65,8 +65,8 @@ class Store:
             raise
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
 
-    def transact(self, body: Callable[[Transaction], Value]) -> Value:
-        """Do `body` in one durable transaction. Raises what it raises, after undoing it.
+    def transact(self, body: Callable[[Transaction], Value], name: str = "Start") -> Value:
+        """Do `body` in one durable transaction; `name` is that of its failpoints. Raises what it raises, after undoing it.
 
         Raises FrazilError TERM_STALE, or LEDGER_UNAVAILABLE; where the connection was lost, what was done may be durable
         all the same, as after a crash: the request's id tells.
@@ -79,8 +79,8 @@ class Store:
                 doubt = (self._require_newest(connection), transaction)
                 value = body(transaction)
                 self._finish(transaction)
-                failpoint("ledger.before_commit")
-            failpoint("ledger.after_commit")
+                failpoint(f"scheduler.{name}.before")
+            failpoint(f"scheduler.{name}.after")
         except DBAPIError as error:
             raise self._failed(error, doubt) from error
         self.committed(transaction)
@@ -99,7 +99,7 @@ class Store:
 
     async def run(self, body: Callable[[Transaction], Value]) -> Value:
         """Do `transact` in the store's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.transact, body)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.transact, body, operation.get())
 
     async def look(self, body: Callable[[Transaction], Value]) -> Value:
         """Do `read` in the store's thread."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,20 @@ import structlog
 
 from frazil.api.agent.v1 import agent_pb2, agent_pb2_grpc
 from frazil.model.errors import ErrorKind, FrazilError
+from frazil.rpc.failpoints import failpoint, operation
 from frazil_scheduler.cluster import pilots
 from frazil_scheduler.domain import gpus, nodes
 from frazil_scheduler.hub import Connection, Hub
 
 IDLE_SECONDS = 5.0
+
+_REPORTS: Mapping[str, Callable[..., None]] = {
+    "started": nodes.started,
+    "exited": nodes.exited,
+    "proved_free": nodes.proved_free,
+    "gpu_fault": gpus.faulty,
+    "leaving": nodes.leaving,
+}
 
 
 class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
@@ -41,8 +50,10 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         reader: asyncio.Task[None] | None = None
         log = structlog.get_logger().bind(node=hello.node_id, incarnation=hello.incarnation)
         try:
+            operation.set("Connect.hello")
             welcome = await self._hub.store.run(lambda tx: nodes.hello(tx, hello))
             log.info("agent_connected", adopt=list(welcome.adopt), kill=list(welcome.kill))
+            failpoint("scheduler.send.welcome.before")
             yield agent_pb2.ConnectResponse(term=self._hub.store.term, welcome=welcome)
             reader = asyncio.create_task(self._hear(request_iterator, connection))
             reader.add_done_callback(lambda _: self._hub.notifier.notify([topic]))
@@ -50,6 +61,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
                 ticket = self._hub.notifier.ticket(topic)
                 due, wait = await self._due(connection)
                 for message in due:
+                    failpoint(f"scheduler.send.{message.WhichOneof('message')}.before")
                     yield message
                 self._hub.require_open()
                 await self._hub.notifier.wait(topic, ticket, wait)
@@ -72,23 +84,18 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             if connection.suspect:
                 connection.suspect = False
                 await self._hub.store.run(lambda tx: nodes.heard(tx, node_id))
-            match message.WhichOneof("message"):
-                case "started":
-                    await self._hub.store.run(partial(nodes.started, node_id=node_id, message=message.started))
-                case "exited":
-                    await self._hub.store.run(partial(nodes.exited, node_id=node_id, message=message.exited))
-                case "proved_free":
-                    await self._hub.store.run(partial(nodes.proved_free, node_id=node_id, message=message.proved_free))
-                case "leaving":
-                    await self._hub.store.run(lambda tx: nodes.leaving(tx, node_id))
-                case "hello":
-                    raise FrazilError("HELLO_TWICE", "Hello is the first message of a stream; dial in again to say it anew.")
-                case "gpu_fault":
-                    await self._hub.store.run(partial(gpus.faulty, node_id=node_id, message=message.gpu_fault))
-                case "beat":
-                    connection.gpus = {use.gpu_uuid: use for use in message.beat.gpus}
-                case _:
-                    pass
+            await self._take(connection, message)
+
+    async def _take(self, connection: Connection, message: agent_pb2.ConnectRequest) -> None:
+        kind = message.WhichOneof("message") or ""
+        if kind == "hello":
+            raise FrazilError("HELLO_TWICE", "Hello is the first message of a stream; dial in again to say it anew.")
+        if kind == "beat":
+            connection.gpus = {use.gpu_uuid: use for use in message.beat.gpus}
+        if kind in _REPORTS:
+            operation.set(f"Connect.{kind}")
+            report = partial(_REPORTS[kind], node_id=connection.node_id, message=getattr(message, kind))
+            await self._hub.store.run(report)
 
     async def _due(self, connection: Connection) -> tuple[list[agent_pb2.ConnectResponse], float]:
         """Return what to say now, and after how long to look again."""
@@ -119,6 +126,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
     async def _bye(self, connection: Connection) -> None:
         if self._hub.notifier.closed:
             return
+        operation.set("Connect.bye")
         try:
             await self._hub.store.run(lambda tx: nodes.bye(tx, connection.node_id, connection.incarnation))
         except FrazilError as error:  # the node's next Hello, or its silence, tells the same
