@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,7 +77,12 @@ def _value_json(value: Any, field: FieldDescriptor) -> Any:
 def enum_name(enum: EnumDescriptor, number: int) -> str:
     """Return STATE_RUNNING as "running"; a number this build does not know as "unknown"."""
     known = enum.values_by_number.get(number)
-    return known.name.removeprefix(f"{enum.name.upper()}_").lower() if known is not None else "unknown"
+    return known.name.removeprefix(enum_prefix(enum)).lower() if known is not None else "unknown"
+
+
+def enum_prefix(enum: EnumDescriptor) -> str:
+    """Return what every value of an enum begins with: AUTO_PAUSE_ for AutoPause."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", enum.name).upper() + "_"
 
 
 def finite(value: float) -> float | None:

@@ -8,9 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
-from frazil.api.session.v1.session_pb2 import ComputeResources, Session, SessionParameters
+from frazil.api.session.v1.session_pb2 import (
+    AdviseComputeRequest,
+    Alternation,
+    ComputeResources,
+    Session,
+    SessionParameters,
+)
 from frazil.model.errors import FrazilError
+from frazil_web.records import enum_prefix
 
 _FLOATS = {FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT}
 _MOST_CHARACTERS = 4096
@@ -32,6 +40,10 @@ _NOT_NEGATIVE = {
     "class_count",
     "class_max_resolution_angstrom",
     "preprocessing_workers",
+    "priority",
+    "auto_pause_idle_minutes",
+    "update_interval_minutes",
+    "turn_minutes_min",
 }
 _ABSOLUTE = {"movie_folder", "metadata_folder", "gain_path", "defects_path"}
 _REASONS_OF_NAME = {"NAME_INVALID", "SESSION_EXISTS"}
@@ -64,9 +76,7 @@ def read_session(body: Any) -> Session:
     if not isinstance(name, str) or not name.strip():
         wrong["name"] = "Give the session a name."
         name = ""
-    parameters, compute = SessionParameters(), ComputeResources()
-    _fill(parameters, body.get("parameters") or {}, wrong)
-    _fill(compute, body.get("compute") or {}, wrong)
+    parameters, compute = _parameters_and_compute(body, wrong)
     if not parameters.movie_folder and "movie_folder" not in wrong:
         wrong["movie_folder"] = "Name the folder the movies arrive in."
     if not parameters.particle_diameter_angstrom and "particle_diameter_angstrom" not in wrong:
@@ -75,35 +85,106 @@ def read_session(body: Any) -> Session:
     if largest and largest < parameters.particle_diameter_angstrom:
         wrong["particle_diameter_max_angstrom"] = "The largest diameter is smaller than the smallest."
     labels = _labels(body.get("labels") or {}, wrong)
+    _refuse(wrong)
+    return Session(name=name.strip(), parameters=parameters, compute=compute, labels=labels)
+
+
+def read_compute(body: Any) -> ComputeResources:
+    """Return the compute resources that a body describes; raises FrazilError FIELDS_INVALID."""
+    wrong: dict[str, str] = {}
+    _, compute = _parameters_and_compute(body, wrong)
+    _refuse(wrong)
+    return compute
+
+
+def read_advice(body: Any) -> AdviseComputeRequest:
+    """Return what to advise on: a session, or parameters and compute resources that are still being typed."""
+    wrong: dict[str, str] = {}
+    parameters, compute = _parameters_and_compute(body, wrong)
+    _refuse(wrong)
+    return AdviseComputeRequest(
+        session=read_text(body, "session", optional=True),
+        parameters=parameters if "parameters" in body else None,
+        compute=compute if "compute" in body else None,
+    )
+
+
+def read_text(body: Any, name: str, *, optional: bool = False) -> str:
+    """Return a text of a body; raises FrazilError when it is missing and needed, or no text."""
+    value = body.get(name, "") if isinstance(body, dict) else None
+    if not isinstance(value, str) or len(value) > _MOST_CHARACTERS or not (value or optional):
+        raise FrazilError("BODY_INVALID", f"Send {name} as a text.")
+    return value
+
+
+def read_counts(body: Any, name: str) -> dict[str, int]:
+    """Return a mapping from names to whole numbers; raises FrazilError when it is none."""
+    values = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(values, dict) or not all(type(count) is int and 0 <= count < 1000 for count in values.values()):
+        raise FrazilError("BODY_INVALID", f"Send {name} as an object of whole numbers.")
+    return values
+
+
+def _parameters_and_compute(body: Any, wrong: dict[str, str]) -> tuple[SessionParameters, ComputeResources]:
+    if not isinstance(body, dict):
+        raise FrazilError("BODY_INVALID", "Send a JSON object.")
+    parameters, compute = SessionParameters(), ComputeResources()
+    _fill(parameters, body.get("parameters") or {}, wrong)
+    _fill(compute, body.get("compute") or {}, wrong)
+    return parameters, compute
+
+
+def _refuse(wrong: Mapping[str, str]) -> None:
     if wrong:
         raise FrazilError("FIELDS_INVALID", "Some fields need attention.", metadata=wrong)
-    return Session(name=name.strip(), parameters=parameters, compute=compute, labels=labels)
 
 
 def field_of(reason: str, sentence: str) -> str:
     """Return the field of a new session that the scheduler's refusal is about; empty when it names none."""
     if reason in _REASONS_OF_NAME:
         return "name"
-    fields = [*SessionParameters.DESCRIPTOR.fields_by_name, *ComputeResources.DESCRIPTOR.fields_by_name]
+    messages = (SessionParameters, ComputeResources, Alternation)
+    fields = [name for message in messages for name in message.DESCRIPTOR.fields_by_name]
     named = re.search(rf"\b({'|'.join(fields)})\b", sentence)
     if named is not None:
         return named[1]
     return next((field for words, field in _WORDS_OF_FIELD.items() if sentence.startswith(words)), "")
 
 
-def _fill(message: SessionParameters | ComputeResources, values: Any, wrong: dict[str, str]) -> None:
+def _fill(message: Message, values: Any, wrong: dict[str, str]) -> None:
     if not isinstance(values, dict):
         raise FrazilError("BODY_INVALID", "Send parameters and compute as JSON objects.")
     fields = message.DESCRIPTOR.fields_by_name
     for name, value in values.items():
         if name not in fields:
             wrong[str(name)[:100]] = "This field is not known."
+        elif name == "alternation":
+            _fill(getattr(message, name), value or {}, wrong)
         elif value is not None and value != "":
-            sentence = _problem(fields[name], value)
+            sentence = _set(message, fields[name], value)
             if sentence:
                 wrong[name] = sentence
-            else:
-                setattr(message, name, value.strip() if isinstance(value, str) else value)
+
+
+def _set(message: Message, field: FieldDescriptor, value: Any) -> str:
+    """Set a field, or say what is wrong with the value."""
+    if field.is_repeated:
+        if not isinstance(value, list) or not all(isinstance(one, str) and not _text_problem(field.name, one) for one in value):
+            return "This is not a list of texts."
+        getattr(message, field.name).extend(one.strip() for one in value)
+        return ""
+    if field.enum_type is not None:
+        known = field.enum_type.values_by_name.get(f"{enum_prefix(field.enum_type)}{value}".upper())
+        if known is None:
+            return "This choice is not known."
+        value = known.number
+    elif field.type == FieldDescriptor.TYPE_BOOL:
+        if not isinstance(value, bool):
+            return "This is neither true nor false."
+    elif sentence := _problem(field, value):
+        return sentence
+    setattr(message, field.name, value.strip() if isinstance(value, str) else value)
+    return ""
 
 
 def _problem(field: FieldDescriptor, value: Any) -> str:

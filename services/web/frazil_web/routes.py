@@ -28,32 +28,37 @@ from frazil_web.scheduler import Scheduler
 router = APIRouter(prefix="/api")
 
 
-def _scheduler(request: Request) -> Scheduler:
+def scheduler_of(request: Request) -> Scheduler:
+    """Return the service's connection to the scheduler."""
     scheduler: Scheduler = request.app.state.scheduler
     return scheduler
 
 
-async def _body(request: Request) -> Any:
+async def read_body(request: Request) -> Any:
+    """Return a request's JSON object; raises FrazilError BODY_INVALID."""
     try:
-        return await request.json()
+        body = await request.json()
     except ValueError as error:
         raise FrazilError("BODY_INVALID", "The body is not JSON.") from error
+    if not isinstance(body, dict):
+        raise FrazilError("BODY_INVALID", "Send a JSON object.")
+    return body
 
 
 # --------------------------------------------------------------------------------------------------------------- sessions
 @router.get("/sessions")
 async def list_sessions(request: Request) -> Response:
     """Return every session, newest first."""
-    sessions = await _scheduler(request).session_list()
+    sessions = await scheduler_of(request).session_list()
     return JSONResponse({"sessions": [to_json(session) for session in sessions], "time": time.time()})
 
 
 @router.post("/sessions")
 async def create_session(request: Request) -> Response:
     """Create a session in state paused."""
-    body = await _body(request)
+    body = await read_body(request)
     message = CreateSessionRequest(request_id=read_request_id(body), session=read_session(body))
-    scheduler = _scheduler(request)
+    scheduler = scheduler_of(request)
     session = await scheduler.ask(scheduler.sessions.CreateSession, message)
     return JSONResponse(_session_json(session), status_code=201)
 
@@ -61,7 +66,7 @@ async def create_session(request: Request) -> Response:
 @router.get("/sessions/{session}")
 async def get_session(request: Request, session: str) -> Response:
     """Return one session by identity or name."""
-    found = await _scheduler(request).session(session)
+    found = await scheduler_of(request).session(session)
     return JSONResponse({"session": to_json(found), "time": time.time()})
 
 
@@ -86,15 +91,15 @@ async def complete_session(request: Request, session: str) -> Response:
 @router.post("/sessions/{session}/retry-quarantined")
 async def retry_quarantined(request: Request, session: str) -> Response:
     """Put the failed exposures back into the queue."""
-    message = RetryQuarantinedRequest(request_id=read_request_id(await _body(request)), session=session)
-    scheduler = _scheduler(request)
+    message = RetryQuarantinedRequest(request_id=read_request_id(await read_body(request)), session=session)
+    scheduler = scheduler_of(request)
     reply: Any = await scheduler.ask(scheduler.exposures.RetryQuarantined, message)
     return JSONResponse({"count": reply.count})
 
 
 async def _change(request: Request, session: str, method: str, make: type[Any]) -> Response:
-    message = make(request_id=read_request_id(await _body(request)), session=session)
-    scheduler = _scheduler(request)
+    message = make(request_id=read_request_id(await read_body(request)), session=session)
+    scheduler = scheduler_of(request)
     changed = await scheduler.ask(getattr(scheduler.sessions, method), message)
     structlog.get_logger().info("session_changed", method=method, session=session, request_id=message.request_id)
     return JSONResponse(_session_json(changed))
@@ -112,7 +117,7 @@ async def snapshot(request: Request) -> Response:
     The sequence is read before the lists: an event between the two is sent again, and since its body is the whole record
     it changes nothing.
     """
-    scheduler = _scheduler(request)
+    scheduler = scheduler_of(request)
     sequence = await scheduler.newest_sequence()
     sessions, resources = await asyncio.gather(scheduler.session_list(), _resources(scheduler, ""))
     listed = [to_json(session) for session in sessions]
@@ -122,7 +127,7 @@ async def snapshot(request: Request) -> Response:
 @router.get("/sessions/{session}/snapshot")
 async def session_snapshot(request: Request, session: str) -> Response:
     """Return all that a session's page shows, exposures in short, and the sequence to follow events from."""
-    scheduler = _scheduler(request)
+    scheduler = scheduler_of(request)
     sequence = await scheduler.newest_sequence()
     found = await scheduler.session(session)
     classes, resources = await asyncio.gather(
@@ -164,7 +169,7 @@ async def list_exposures(
     request: Request, session: str, page: str = "", size: int = 200, newest_first: bool = False
 ) -> Response:
     """Return one page of exposures in short; `page` is the `next_page` of the page before."""
-    scheduler = _scheduler(request)
+    scheduler = scheduler_of(request)
     message = ListExposuresRequest(
         session=session, page_size=min(max(size, 1), 1000), page_token=page, newest_first=newest_first
     )
@@ -175,13 +180,13 @@ async def list_exposures(
 @router.get("/exposures/{exposure_id}")
 async def get_exposure(request: Request, exposure_id: str) -> Response:
     """Return one exposure whole."""
-    return JSONResponse({"exposure": exposure_detail(await _scheduler(request).exposure(exposure_id))})
+    return JSONResponse({"exposure": exposure_detail(await scheduler_of(request).exposure(exposure_id))})
 
 
 @router.get("/sessions/{session}/classes")
 async def get_classes(request: Request, session: str) -> Response:
     """Return the newest classification; null before the first."""
-    scheduler = _scheduler(request)
+    scheduler = scheduler_of(request)
     found = await scheduler.session(session)
     classes = await scheduler.class_averages(found.session_id)
     return JSONResponse({"classes": to_json(classes) if classes is not None else None})
@@ -191,7 +196,7 @@ async def get_classes(request: Request, session: str) -> Response:
 @router.get("/nodes")
 async def list_nodes(request: Request) -> Response:
     """Return nodes with their slots and who holds them."""
-    scheduler = _scheduler(request)
+    scheduler = scheduler_of(request)
     reply: Any = await scheduler.ask(scheduler.resources.ListNodes, ListNodesRequest())
     return JSONResponse({"nodes": [to_json(node) for node in reply.nodes]})
 
@@ -199,7 +204,7 @@ async def list_nodes(request: Request) -> Response:
 @router.get("/lanes")
 async def list_lanes(request: Request) -> Response:
     """Return the lanes."""
-    scheduler = _scheduler(request)
+    scheduler = scheduler_of(request)
     reply: Any = await scheduler.ask(scheduler.resources.ListLanes, ListLanesRequest())
     return JSONResponse({"lanes": [to_json(lane) for lane in reply.lanes]})
 
@@ -207,7 +212,7 @@ async def list_lanes(request: Request) -> Response:
 @router.get("/jobs")
 async def list_jobs(request: Request, session: str = "", active_only: bool = False) -> Response:
     """Return jobs in queue order."""
-    scheduler = _scheduler(request)
+    scheduler = scheduler_of(request)
     reply: Any = await scheduler.ask(scheduler.resources.ListJobs, ListJobsRequest(session=session, active_only=active_only))
     return JSONResponse({"jobs": [to_json(job) for job in reply.jobs]})
 
@@ -215,7 +220,7 @@ async def list_jobs(request: Request, session: str = "", active_only: bool = Fal
 @router.get("/jobs/{job_id}/wait")
 async def explain_wait(request: Request, job_id: str) -> Response:
     """Say why a job waits, who blocks it and what can be done."""
-    scheduler = _scheduler(request)
+    scheduler = scheduler_of(request)
     reply: Any = await scheduler.ask(scheduler.resources.ExplainWait, ExplainWaitRequest(job_id=job_id))
     return JSONResponse({"wait": to_json(reply)})
 
@@ -230,7 +235,7 @@ async def events(request: Request, session: str = "", after: int = 0, types: str
     if start < 0 or not wanted <= frozenset(TYPE_OF_BODY.values()):
         known = ", ".join(sorted(TYPE_OF_BODY.values()))
         raise FrazilError("REQUEST_INVALID", f"Give after >= 0 and types among: {known}.", kind=ErrorKind.INVALID)
-    stream = event_stream(_scheduler(request), session, start, types=wanted, clock=time.time, pace=request.app.state.pace)
+    stream = event_stream(scheduler_of(request), session, start, types=wanted, clock=time.time, pace=request.app.state.pace)
     return StreamingResponse(
         until_closing(stream, request.app.state.closing),
         media_type="text/event-stream",

@@ -11,10 +11,10 @@ from frazil.api.event.v1.event_pb2 import Notice
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
 from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
 from frazil.api.scheduler.v1.scheduler_pb2 import ExplainWaitResponse, Job, Lane, Node
-from frazil.api.session.v1.session_pb2 import Session
+from frazil.api.session.v1.session_pb2 import ComputeAdvice, Profile, Session
 from frazil_web.records import EXPOSURE_COLUMNS, enum_name
 
-ROOTS = (Session, Exposure, ClassAverages, Node, Lane, Job, ExplainWaitResponse, Notice)
+ROOTS = (Session, ComputeAdvice, Profile, Exposure, ClassAverages, Node, Lane, Job, ExplainWaitResponse, Notice)
 TARGET = Path(__file__).parent / "src" / "records.ts"
 _TIMESTAMP = "google.protobuf.Timestamp"
 _TEXTS = {FieldDescriptor.TYPE_STRING}

@@ -36,6 +36,7 @@ class FakeScheduler:
         self.events: list[Any] = []
         self.replies: dict[str, Any] = {}  # by request id
         self.calls: list[str] = []
+        self.asked: list[Any] = []  # requests that are only kept
         self.heartbeat_seconds = 10.0
         self.cut_after: int | None = None  # break every event stream after so many events
         self.forgotten = 0  # the newest event that is no longer kept
@@ -149,7 +150,27 @@ class _Servicer:
         self.ledger = ledger
 
 
+def _keep(reply: Any) -> Any:
+    """Return a method that keeps its request and answers `reply`."""
+
+    async def method(self: _Servicer, request: Any, context: Any) -> Any:
+        self.ledger.asked.append(request)
+        return reply
+
+    return method
+
+
 class _Sessions(_Servicer, session_pb2_grpc.SessionServiceServicer):
+    UpdateCompute = _keep(Session(name="grid7"))
+    SwitchPlan = _keep(Session(name="grid7"))
+    StartStreamingJob = _keep(Session(name="grid7"))
+    StopStreamingJob = _keep(Session(name="grid7"))
+    CloneSession = _keep(Session(name="grid8"))
+    DeleteSession = _keep(session_pb2.DeleteSessionResponse(folder="/data/grid7"))
+    AdviseCompute = _keep(session_pb2.ComputeAdvice(slots=2, sentences=["Everything runs together."]))
+    SaveProfile = _keep(session_pb2.Profile(name="krios"))
+    ListProfiles = _keep(session_pb2.ListProfilesResponse(profiles=[session_pb2.Profile(name="krios")]))
+
     async def CreateSession(self, request: Any, context: Any) -> Any:
         ledger = self.ledger
         ledger.calls.append("CreateSession")
@@ -227,6 +248,13 @@ class _Reconstruction(_Servicer, reconstruction_pb2_grpc.ReconstructionServiceSe
 
 
 class _Resources(_Servicer, scheduler_pb2_grpc.SchedulerServiceServicer):
+    DrainGpu = _keep(scheduler_pb2.GpuSlot(drained="hot"))
+    QuarantineGpu = _keep(scheduler_pb2.GpuSlot(quarantined="broken"))
+    ClearGpu = _keep(scheduler_pb2.GpuSlot())
+    CancelJob = _keep(scheduler_pb2.Job(job_id="j1"))
+    KillJob = _keep(scheduler_pb2.Job(job_id="j1"))
+    RequeueJob = _keep(scheduler_pb2.Job(job_id="j1"))
+
     async def ListNodes(self, request: Any, context: Any) -> Any:
         return scheduler_pb2.ListNodesResponse(nodes=self.ledger.nodes)
 

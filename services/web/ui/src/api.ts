@@ -1,5 +1,16 @@
 // The service's JSON API: one function per question; failures are ApiError with the server's own sentence.
-import type { ClassAverages, ExplainWaitResponse, Exposure, ExposureSummary, Job, Lane, Node, Session } from "./records";
+import type {
+  ClassAverages,
+  ComputeAdvice,
+  ExplainWaitResponse,
+  Exposure,
+  ExposureSummary,
+  Job,
+  Lane,
+  Node,
+  Profile,
+  Session,
+} from "./records";
 
 /** A refusal or failure, as the server words it. */
 export class ApiError extends Error {
@@ -52,11 +63,19 @@ export interface MotionTrack {
   readonly y_angstrom: readonly (number | null)[];
 }
 
+/** Values of a message's fields, as a form gives them. */
+export interface Values {
+  readonly [field: string]: string | number | boolean | null | readonly string[] | Values;
+}
+
 export interface NewSession {
   readonly name: string;
-  readonly parameters: Readonly<Record<string, string | number | null>>;
-  readonly compute: Readonly<Record<string, string | number | null>>;
+  readonly parameters: Values;
+  readonly compute: Values;
 }
+
+export type JobVerb = "cancel" | "kill" | "requeue";
+export type SlotVerb = "drain" | "quarantine" | "clear";
 
 export type SessionVerb = "start" | "pause" | "complete" | "retry-quarantined";
 
@@ -96,6 +115,39 @@ export const createSession = (session: NewSession, requestId: string): Promise<{
 
 export const changeSession = (session: string, verb: SessionVerb, requestId: string): Promise<{ session?: Session }> =>
   post(`/api/sessions/${encodeURIComponent(session)}/${verb}`, { request_id: requestId });
+
+/** Say what would run together and what would wait: of a session, or of values still being typed. */
+export const getAdvice = (asked: {
+  readonly session?: string;
+  readonly parameters?: Values;
+  readonly compute?: Values;
+}): Promise<{ advice: ComputeAdvice }> => post("/api/advice", asked);
+
+export const updateCompute = (session: string, compute: Values, now: boolean, requestId: string): Promise<{ session: Session }> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/compute`, { compute, now, request_id: requestId });
+
+export const switchPlan = (session: string, jobs: Readonly<Record<string, number>>): Promise<{ session: Session }> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/switch`, { jobs, request_id: newRequestId() });
+
+export const changeStreaming = (session: string, jobType: string, verb: "start" | "stop"): Promise<{ session: Session }> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/streaming/${verb}`, { job_type: jobType, request_id: newRequestId() });
+
+export const cloneSession = (session: string, name: string, folder: string): Promise<{ session: Session }> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/clone`, { name, movie_folder: folder, request_id: newRequestId() });
+
+export const deleteSession = (session: string, results: boolean): Promise<unknown> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/delete`, { delete_results: results, request_id: newRequestId() });
+
+export const getProfiles = (): Promise<{ profiles: readonly Profile[] }> => get("/api/profiles");
+
+export const saveProfile = (name: string, session: string): Promise<{ profile: Profile }> =>
+  post("/api/profiles", { name, session, request_id: newRequestId() });
+
+export const changeJob = (jobId: string, verb: JobVerb): Promise<{ job: Job }> =>
+  post(`/api/jobs/${encodeURIComponent(jobId)}/${verb}`, { request_id: newRequestId() });
+
+export const changeSlot = (slotKey: string, verb: SlotVerb, reason: string): Promise<unknown> =>
+  post(`/api/slots/${verb}`, { slot_key: slotKey, reason, request_id: newRequestId() });
 
 /** Return a fresh request id; keep it over retries of one wish. (`crypto.randomUUID` is missing on plain http.) */
 export function newRequestId(): string {

@@ -50,6 +50,14 @@ export interface ClusterJob {
   readonly end_time: number | null;
 }
 
+export interface ComputeAdvice {
+  readonly jobs: readonly PlannedJob[];
+  readonly slots: number;
+  readonly free_slots: number;
+  readonly sentences: readonly string[];
+  readonly suggestion: ComputeResources | null;
+}
+
 export interface ComputeResources {
   readonly preprocessing_lane: string;
   readonly preprocessing_workers: number;
@@ -60,9 +68,9 @@ export interface ComputeResources {
   readonly reconstruction_gpus: readonly string[];
   readonly auxiliary_gpus: readonly string[];
   readonly wait_for_exposures: boolean;
-  readonly auto_pause: "auto_pause_unspecified" | "auto_pause_graceful" | "auto_pause_immediate" | "unknown";
+  readonly auto_pause: "unspecified" | "graceful" | "immediate" | "unknown";
   readonly auto_pause_idle_minutes: number;
-  readonly streaming_start: "streaming_start_unspecified" | "streaming_start_on_request" | "unknown";
+  readonly streaming_start: "unspecified" | "on_request" | "unknown";
   readonly alternation: Alternation | null;
 }
 
@@ -222,6 +230,24 @@ export interface Node {
 export interface Notice {
   readonly level: string;
   readonly sentence: string;
+}
+
+export interface PlannedJob {
+  readonly job_type: string;
+  readonly lane: string;
+  readonly gpu_memory_min_mib: number;
+  readonly slot_key: string;
+  readonly reason: string;
+  readonly sentence: string;
+  readonly indefinite: boolean;
+}
+
+export interface Profile {
+  readonly name: string;
+  readonly description: string;
+  readonly parameters: SessionParameters | null;
+  readonly compute: ComputeResources | null;
+  readonly save_time: number | null;
 }
 
 export interface ScanStatus {

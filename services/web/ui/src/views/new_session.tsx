@@ -1,8 +1,9 @@
 // The form for a new session. The server judges the fields; its sentences are shown where they belong.
 import { type FormEvent, type ReactNode, useEffect, useRef, useState } from "react";
-import { ApiError, changeSession, createSession, newRequestId, type NewSession } from "../api";
-import type { Lane } from "../records";
+import { ApiError, changeSession, createSession, getProfiles, newRequestId, type NewSession, type Values } from "../api";
+import type { Lane, Profile } from "../records";
 import { navigate, sessionPath } from "../router";
+import { AdvicePanel, useAdvice } from "./advice";
 import { Alert, Dialog } from "./parts";
 
 interface Field {
@@ -83,7 +84,22 @@ const FILES: readonly Field[] = [
 const PROCESSING: readonly Field[] = [
   { name: "box_size_px", label: "Box", kind: "number", unit: "px", placeholder: "advised" },
   { name: "class_count", label: "2D classes", kind: "number", placeholder: "50" },
-  { name: "preprocessing_workers", label: "Preprocessing workers", kind: "number", placeholder: "1" },
+  {
+    name: "camera",
+    label: "Camera",
+    kind: "select",
+    options: [
+      ["", "not said"],
+      ["k2", "K2"],
+      ["k2-super-resolution", "K2 super-resolution"],
+      ["k3", "K3"],
+      ["k3-super-resolution", "K3 super-resolution"],
+      ["falcon3", "Falcon 3"],
+      ["falcon4", "Falcon 4"],
+      ["falcon4-eer", "Falcon 4 EER"],
+    ],
+  },
+  { name: "symmetry", label: "Symmetry", kind: "text", placeholder: "C1" },
   {
     name: "until",
     label: "Stop after",
@@ -96,23 +112,72 @@ const PROCESSING: readonly Field[] = [
   },
 ];
 
-const COMPUTE = new Set(["preprocessing_workers", "preprocessing_lane", "reconstruction_lane"]);
+const RESOURCES: readonly Field[] = [
+  { name: "preprocessing_workers", label: "Workers", kind: "number", placeholder: "1" },
+  { name: "priority", label: "Priority", kind: "number", placeholder: "0" },
+  {
+    name: "streaming_start",
+    label: "2D starts",
+    kind: "select",
+    options: [
+      ["", "with the session"],
+      ["on_request", "on request"],
+    ],
+  },
+  {
+    name: "auto_pause",
+    label: "Pause by itself",
+    kind: "select",
+    options: [
+      ["", "never"],
+      ["graceful", "when all is up to date"],
+      ["immediate", "when movies are done"],
+    ],
+  },
+  {
+    name: "alternation",
+    label: "Few GPUs",
+    kind: "select",
+    options: [
+      ["", "no turns"],
+      ["on", "jobs take turns"],
+    ],
+  },
+];
 
-type Values = Readonly<Record<string, string>>;
+const LANES = ["preprocessing_lane", "reconstruction_lane", "auxiliary_lane"];
+const COMPUTE = new Set([...RESOURCES.map((field) => field.name), ...LANES]);
+
+type Texts = Readonly<Record<string, string>>;
 
 /** Turn the form's texts into what the service expects; a text that is no number is sent as it is, for the server to refuse. */
-export function readForm(values: Values): NewSession {
-  const parameters: Record<string, string | number | null> = {};
-  const compute: Record<string, string | number | null> = {};
-  const numbers = new Set([...MAIN, ...MICROSCOPE, ...FILES, ...PROCESSING].filter(isNumber).map((field) => field.name));
+export function readForm(values: Texts): NewSession {
+  const parameters: Record<string, string | number> = {};
+  const compute: Record<string, string | number | Values> = {};
+  const numbers = new Set([...MAIN, ...MICROSCOPE, ...FILES, ...PROCESSING, ...RESOURCES].filter(isNumber).map((field) => field.name));
   for (const [name, text] of Object.entries(values)) {
     const trimmed = text.trim();
     if (name === "name" || trimmed === "") continue;
     const number = Number(trimmed.replace(",", "."));
     const value = numbers.has(name) && Number.isFinite(number) ? number : trimmed;
-    (COMPUTE.has(name) ? compute : parameters)[name] = value;
+    if (name === "alternation") compute[name] = { enabled: true };
+    else (COMPUTE.has(name) ? compute : parameters)[name] = value;
   }
   return { name: (values["name"] ?? "").trim(), parameters, compute };
+}
+
+/** Return the form's texts for a profile: whatever the form shows and the profile sets. */
+export function profileTexts(profile: Profile): Texts {
+  const texts: Record<string, string> = {};
+  const set = { ...profile.parameters, ...profile.compute } as Readonly<Record<string, unknown>>;
+  for (const field of [...MAIN, ...MICROSCOPE, ...FILES, ...PROCESSING, ...RESOURCES]) {
+    const value = set[field.name];
+    if (typeof value === "string" && value !== "" && value !== "unspecified") texts[field.name] = value;
+    else if (typeof value === "number" && value !== 0) texts[field.name] = String(value);
+  }
+  for (const lane of LANES) if (typeof set[lane] === "string" && set[lane] !== "default") texts[lane] = set[lane] as string;
+  if (profile.compute?.alternation?.enabled === true) texts["alternation"] = "on";
+  return texts;
 }
 
 function isNumber(field: Field): boolean {
@@ -120,19 +185,20 @@ function isNumber(field: Field): boolean {
 }
 
 interface Form {
-  readonly values: Values;
+  readonly values: Texts;
   /** Sentences by field. */
-  readonly problems: Values;
+  readonly problems: Texts;
   readonly problem: string;
   readonly busy: boolean;
   readonly set: (name: string, value: string) => void;
+  readonly fill: (texts: Texts) => void;
   readonly send: (start: boolean) => Promise<void>;
 }
 
 /** Keep the form's values, send them, and say what was refused; `shows` tells whether a field is on the form. */
 function useForm(shows: (name: string) => boolean): Form {
-  const [values, setValues] = useState<Values>({});
-  const [problems, setProblems] = useState<Values>({});
+  const [values, setValues] = useState<Texts>({});
+  const [problems, setProblems] = useState<Texts>({});
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
   // One wish, one id: pressing the button again after a lost reply does not make a second session.
@@ -165,7 +231,8 @@ function useForm(shows: (name: string) => boolean): Form {
     setValues((old) => ({ ...old, [name]: value }));
     setProblems((old) => Object.fromEntries(Object.entries(old).filter(([other]) => other !== name)));
   };
-  return { values, problems, problem, busy, set, send };
+  const fill = (texts: Texts): void => setValues((old) => ({ ...old, ...texts }));
+  return { values, problems, problem, busy, set, fill, send };
 }
 
 export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly Lane[]; readonly onClose: () => void }): ReactNode {
@@ -181,15 +248,22 @@ export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly La
     if (!form.busy) void form.send(true);
   };
   const laneFields = lanes.length < 2 ? [] : laneChoices(lanes);
+  const { parameters, compute } = readForm(form.values);
+  const advice = useAdvice(parameters, compute);
   return (
     <Dialog label="New session" className="form-dialog" onClose={onClose}>
       <form ref={element} onSubmit={submit} noValidate>
-        <h2>New session</h2>
+        <div className="form-head">
+          <h2>New session</h2>
+          <ProfileChoice onChoose={(profile) => form.fill(profileTexts(profile))} />
+        </div>
         {form.problem !== "" && <Alert tone="bad">{form.problem}</Alert>}
         <Fields form={form} fields={MAIN} />
         <Fields form={form} fields={MICROSCOPE} legend="Microscope — leave empty what EPU or SerialEM wrote down" />
         <Fields form={form} fields={FILES} legend="Files" />
-        <Fields form={form} fields={[...PROCESSING, ...laneFields]} legend="Processing" />
+        <Fields form={form} fields={PROCESSING} legend="Processing" />
+        <Fields form={form} fields={[...RESOURCES, ...laneFields]} legend="Where and when jobs run" />
+        <AdvicePanel advice={advice} />
         <div className="form-actions">
           <button type="button" onClick={onClose}>
             Cancel
@@ -203,6 +277,39 @@ export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly La
         </div>
       </form>
     </Dialog>
+  );
+}
+
+/** A choice among the saved configuration profiles; nothing when there are none. */
+function ProfileChoice({ onChoose }: { readonly onChoose: (profile: Profile) => void }): ReactNode {
+  const [profiles, setProfiles] = useState<readonly Profile[]>([]);
+  useEffect(() => {
+    const ask = async (): Promise<void> => {
+      try {
+        setProfiles((await getProfiles()).profiles);
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error; // an outage is told in the bar
+      }
+    };
+    void ask();
+  }, []);
+  if (profiles.length === 0) return null;
+  return (
+    <select
+      aria-label="Configuration profile"
+      defaultValue=""
+      onChange={(event) => {
+        const chosen = profiles.find((profile) => profile.name === event.target.value);
+        if (chosen !== undefined) onChoose(chosen);
+      }}
+    >
+      <option value="">from a profile…</option>
+      {profiles.map((profile) => (
+        <option key={profile.name} value={profile.name} title={profile.description}>
+          {profile.name}
+        </option>
+      ))}
+    </select>
   );
 }
 
@@ -231,7 +338,8 @@ function laneChoices(lanes: readonly Lane[]): readonly Field[] {
   ][];
   return [
     { name: "preprocessing_lane", label: "Preprocessing lane", kind: "select", options },
-    { name: "reconstruction_lane", label: "2D lane", kind: "select", options },
+    { name: "reconstruction_lane", label: "Reconstruction lane", kind: "select", options },
+    { name: "auxiliary_lane", label: "Auxiliary lane", kind: "select", options },
   ];
 }
 

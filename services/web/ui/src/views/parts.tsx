@@ -38,6 +38,7 @@ const TONE: Readonly<Record<string, string>> = {
   releasing: "warn",
   reserved: "warn",
   suspect: "warn",
+  parked: "warn",
   failed: "bad",
   lost: "bad",
   quarantined: "bad",

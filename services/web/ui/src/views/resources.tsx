@@ -1,12 +1,12 @@
 // Who holds which GPU or CPU slot since when, which jobs wait, and why.
 import { type ReactNode, useEffect, useMemo, useState } from "react";
-import { ApiError, getWait } from "../api";
+import { ApiError, changeJob, changeSlot, getWait, type JobVerb, type SlotVerb } from "../api";
 import { count, jobType, memory, roughDuration } from "../format";
 import { useNow } from "../hooks";
 import type { ExplainWaitResponse, GpuSlot, Job, Lane, Node } from "../records";
 import { sessionPath } from "../router";
 import type { State } from "../store";
-import { Empty, Link, Pill } from "./parts";
+import { Alert, Dialog, Empty, Link, Pill } from "./parts";
 
 const OVER = new Set(["done", "failed", "cancelled"]);
 const MOST_FINISHED = 20;
@@ -122,6 +122,7 @@ function SlotRow({ slot, jobs, names, now }: Context & { readonly slot: GpuSlot 
         <div className="dim ellipsis mono" title={slot.slot_key}>
           {slot.slot_key} · {memory(slot.memory_mib)}
         </div>
+        <MemoryBar slot={slot} />
       </div>
       <div className="slot-holder">
         {slot.quarantined !== "" && <div className="bad-text">Out of service: {slot.quarantined}</div>}
@@ -136,9 +137,104 @@ function SlotRow({ slot, jobs, names, now }: Context & { readonly slot: GpuSlot 
             </div>
           </>
         )}
-        {lease === null && slot.quarantined === "" && <div className="dim">free</div>}
+        {slot.drained !== "" && <div className="warn-text">Drained: {slot.drained}</div>}
+        {lease === null && slot.quarantined === "" && slot.drained === "" && <div className="dim">free</div>}
       </div>
+      <SlotActions slot={slot} />
     </div>
+  );
+}
+
+function MemoryBar({ slot }: { readonly slot: GpuSlot }): ReactNode {
+  if (!(slot.gpu_memory_total_mib > 0)) return null;
+  const used = `${memory(slot.gpu_memory_used_mib)} of ${memory(slot.gpu_memory_total_mib)} in use, ${slot.gpu_utilization_percent} % busy`;
+  return (
+    <div className="memory-bar" role="img" aria-label={used} title={used}>
+      <div style={{ width: `${(100 * slot.gpu_memory_used_mib) / slot.gpu_memory_total_mib}%` }} />
+    </div>
+  );
+}
+
+const SLOT_WORDS: Readonly<Record<SlotVerb, readonly [string, string]>> = {
+  drain: ["Drain", "It gets no new job; those on it go on to their end."],
+  quarantine: ["Take out of service", "Its jobs are stopped at a checkpoint and go on elsewhere."],
+  clear: ["Put back into service", "Its agent proves it free first."],
+};
+
+/** What an operator may do with a slot, each asked for its reason. */
+function SlotActions({ slot }: { readonly slot: GpuSlot }): ReactNode {
+  const [verb, setVerb] = useState<SlotVerb | null>(null);
+  const [reason, setReason] = useState("");
+  const [problem, setProblem] = useState("");
+  const out = slot.quarantined !== "" || slot.drained !== "";
+  const offered: readonly SlotVerb[] = out ? ["clear"] : ["drain", "quarantine"];
+  const send = async (): Promise<void> => {
+    if (verb === null) return;
+    try {
+      await changeSlot(slot.slot_key, verb, reason);
+      setVerb(null);
+      setProblem("");
+    } catch (error) {
+      setProblem(error instanceof Error ? error.message : "That did not work.");
+    }
+  };
+  return (
+    <div className="row-actions">
+      {offered.map((one) => (
+        <button key={one} type="button" className="quiet" title={SLOT_WORDS[one][1]} onClick={() => setVerb(one)}>
+          {SLOT_WORDS[one][0]}…
+        </button>
+      ))}
+      {verb !== null && (
+        <Dialog label={SLOT_WORDS[verb][0]} className="small-dialog" onClose={() => setVerb(null)}>
+          <h2>
+            {SLOT_WORDS[verb][0]}: {slot.device_name || slot.slot_key}
+          </h2>
+          <p>{SLOT_WORDS[verb][1]}</p>
+          {problem !== "" && <Alert tone="bad">{problem}</Alert>}
+          <label htmlFor="slot-reason">Why, for those who come after</label>
+          <input id="slot-reason" type="text" value={reason} onChange={(event) => setReason(event.target.value)} />
+          <div className="form-actions">
+            <button type="button" onClick={() => setVerb(null)}>
+              Leave it
+            </button>
+            <button type="button" className="primary" onClick={() => void send()}>
+              {SLOT_WORDS[verb][0]}
+            </button>
+          </div>
+        </Dialog>
+      )}
+    </div>
+  );
+}
+
+/** What an operator may do with a job. */
+function JobActions({ job }: { readonly job: Job }): ReactNode {
+  const [problem, setProblem] = useState("");
+  const [sure, setSure] = useState<JobVerb | null>(null);
+  const running = job.state === "running" || job.state === "starting" || job.state === "stopping";
+  const over = job.state === "failed" || job.state === "cancelled";
+  const offered: readonly JobVerb[] = over ? ["requeue"] : running ? ["requeue", "cancel", "kill"] : job.state === "waiting" ? ["cancel"] : [];
+  const words: Readonly<Record<JobVerb, string>> = { requeue: "Requeue", cancel: "Cancel", kill: "Kill" };
+  const send = async (verb: JobVerb): Promise<void> => {
+    if (sure !== verb && verb !== "requeue") return setSure(verb);
+    setSure(null);
+    try {
+      await changeJob(job.job_id, verb);
+      setProblem("");
+    } catch (error) {
+      setProblem(error instanceof Error ? error.message : "That did not work.");
+    }
+  };
+  return (
+    <span className="row-actions">
+      {problem !== "" && <span className="bad-text">{problem}</span>}
+      {offered.map((verb) => (
+        <button key={verb} type="button" className={sure === verb ? "sure" : "quiet"} onClick={() => void send(verb)}>
+          {sure === verb ? `${words[verb]}: sure?` : words[verb]}
+        </button>
+      ))}
+    </span>
   );
 }
 
@@ -157,8 +253,12 @@ function JobRow({ job, jobs, names, now }: Context & { readonly job: Job }): Rea
         <span className="spacer" />
         {job.failures > 0 && <span className="warn-text">restarted {count(job.failures)}×</span>}
         <span className="dim">lane {job.lane || "default"}</span>
-        <Pill state={job.state} />
+        {job.priority > 0 && <span className="dim">priority {count(job.priority)}</span>}
+        {job.stalled && <span className="warn-text" title="It runs and has input, but makes no progress">stalled</span>}
+        <Pill state={job.parked ? "parked" : job.state} />
+        <JobActions job={job} />
       </div>
+      {job.parked && <div className="job-line dim">{job.reason || "Its slot is used by another job of its session for a while; its checkpoint waits."}</div>}
       {holding && (
         <div className="job-line dim">
           <span className="mono">{job.lease?.slot_key}</span>
@@ -230,9 +330,21 @@ function Lanes({ lanes }: { readonly lanes: readonly Lane[] }): ReactNode {
         <div key={lane.name} className="lane">
           <span>{lane.name}</span>
           <span className="dim">{lane.backend}</span>
-          <span className="mono dim ellipsis">{lane.node_globs.length === 0 ? "every node" : lane.node_globs.join(", ")}</span>
+          <LaneWhere lane={lane} />
+          {lane.problem !== "" && <span className="lane-problem bad-text">{lane.problem}</span>}
+          {lane.cluster_jobs.filter((job) => job.state !== "ENDED").map((job) => (
+            <span key={job.name} className="lane-problem dim">
+              <span className="mono">{job.cluster_job_id || job.name}</span> {job.state.toLowerCase()} {job.cluster_reason}
+            </span>
+          ))}
         </div>
       ))}
     </div>
   );
+}
+
+function LaneWhere({ lane }: { readonly lane: Lane }): ReactNode {
+  const active = lane.cluster_jobs.filter((job) => job.state !== "ENDED").length;
+  const nodes = lane.node_globs.length === 0 ? "every node" : lane.node_globs.join(", ");
+  return <span className="mono dim ellipsis">{lane.backend === "node" ? nodes : `${count(active)} cluster jobs`}</span>;
 }

@@ -8,6 +8,7 @@ import { navigate, sessionPath } from "../router";
 import { countExposures, type Counts, hourlyRate, median, newest, stripOrder } from "../selectors";
 import type { State } from "../store";
 import { ClassesPanel } from "./classes";
+import { ComputeDialog } from "./compute";
 import { ExposureDialog } from "./exposure";
 import { Alert, Dialog, Empty, Pill, ProgressBar, Stat } from "./parts";
 import { PlotsPanel } from "./plots";
@@ -28,7 +29,7 @@ export function SessionView({ state, openExposure }: { readonly state: State; re
   const opened = openExposure === "" ? undefined : state.exposures.find((one) => one.exposure_id === openExposure);
   return (
     <section className="session">
-      <SessionHead session={session} counts={counts} />
+      <SessionHead session={session} state={state} counts={counts} />
       <Attention session={session} state={state} counts={counts} />
       <Figures session={session} state={state} counts={counts} exposures={state.exposures} />
       <Strip
@@ -56,7 +57,9 @@ export function SessionView({ state, openExposure }: { readonly state: State; re
   );
 }
 
-function SessionHead({ session, counts }: { readonly session: Session; readonly counts: Counts }): ReactNode {
+function SessionHead(props: { readonly session: Session; readonly state: State; readonly counts: Counts }): ReactNode {
+  const { session, state, counts } = props;
+  const [computing, setComputing] = useState(false);
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
   const [completing, setCompleting] = useState(false);
@@ -80,6 +83,9 @@ function SessionHead({ session, counts }: { readonly session: Session; readonly 
       </span>
       <Settings session={session} />
       <div className="session-actions">
+        <button type="button" title="Workers, lanes, streaming jobs" onClick={() => setComputing(true)}>
+          Compute…
+        </button>
         {counts.quarantined > 0 && open && (
           <button type="button" disabled={busy} onClick={() => void change("retry-quarantined")}>
             Retry {count(counts.quarantined)} failed
@@ -108,6 +114,13 @@ function SessionHead({ session, counts }: { readonly session: Session; readonly 
         )}
       </div>
       {problem !== "" && <Alert tone="bad">{problem}</Alert>}
+      {computing && (
+        <ComputeDialog
+          session={session}
+          jobs={state.jobs.filter((job) => job.session_id === session.session_id)}
+          onClose={() => setComputing(false)}
+        />
+      )}
       {completing && (
         <Dialog label="Complete session" className="small-dialog" onClose={() => setCompleting(false)}>
           <h2>Complete {session.name}?</h2>

@@ -1,10 +1,11 @@
 // What views compute before they draw.
 import { describe, expect, it } from "vitest";
-import type { ClassAverage } from "../records";
+import type { ClassAverage, Job, Profile } from "../records";
 import { parseRoute, sessionPath } from "../router";
 import { sortClasses } from "./classes";
+import { countJobs, handOver } from "./compute";
 import { trackPath } from "./exposure";
-import { readForm } from "./new_session";
+import { profileTexts, readForm } from "./new_session";
 import { placeInBox } from "./picks";
 
 describe("addresses", () => {
@@ -90,5 +91,46 @@ describe("readForm", () => {
   });
   it("keeps a name of digits a name", () => {
     expect(readForm({ name: "42", movie_glob: "7" })).toEqual({ name: "42", parameters: { movie_glob: "7" }, compute: {} });
+  });
+});
+
+describe("profiles", () => {
+  it("fill the form with what they set, and reading it back gives the same", () => {
+    const profile = {
+      name: "krios",
+      parameters: { pixel_size_angstrom: 1.06, gain_rotate: 1, camera: "k3", until: "", movie_folder: "", class_count: 0 },
+      compute: {
+        preprocessing_workers: 2,
+        preprocessing_lane: "big",
+        reconstruction_lane: "default",
+        streaming_start: "on_request",
+        auto_pause: "unspecified",
+        alternation: { enabled: true },
+      },
+    } as unknown as Profile;
+    const read = readForm(profileTexts(profile));
+    expect(read.parameters).toEqual({ pixel_size_angstrom: 1.06, gain_rotate: 1, camera: "k3" });
+    expect(read.compute).toEqual({
+      preprocessing_workers: 2,
+      preprocessing_lane: "big",
+      streaming_start: "on_request",
+      alternation: { enabled: true },
+    });
+  });
+});
+
+describe("handing a slot over", () => {
+  const job = (job_type: string, state: string, parked = false): Job => ({ job_type, state, parked }) as unknown as Job;
+  const jobs = [
+    job("preprocess", "running"),
+    job("preprocess", "running"),
+    job("preprocess", "cancelled"),
+    job("class2d_streaming", "paused", true),
+  ];
+  it("counts what runs or waits, not what is parked or over", () => {
+    expect(countJobs(jobs)).toEqual({ preprocess: 2 });
+  });
+  it("takes one worker's slot for the streaming job", () => {
+    expect(handOver(jobs, "class2d_streaming")).toEqual({ preprocess: 1, class2d_streaming: 1 });
   });
 });
