@@ -78,8 +78,13 @@ class BatchSystem:
         return log.read_text().split().count(name) if log.exists() else 0
 
     def strike(self, number: str, state: str = "NODE_FAIL") -> None:
-        """Kill a job without a warning, as when its node dies."""
-        change(self.folder, number, strike=state)
+        """Kill a job without a warning, as when its node dies; one that is not there is nobody's."""
+        if load(self.folder, number) is not None:
+            change(self.folder, number, strike=state)
+
+    def cancel(self, number: str) -> None:
+        """Cancel a job, as a person might."""
+        change(self.folder, number, cancelled=True)
 
     def close(self) -> None:
         """Kill everything."""

@@ -40,15 +40,20 @@ class Clusters:
         self._hub = hub
         self._lanes: dict[str, LaneState] = {}
 
-    async def keep_up(self, seconds: float = limits.CLUSTER_DECIDE_SECONDS) -> None:
+    async def keep_up(self) -> None:
         """Look after every lane for ever; a cluster that does not answer holds up no other."""
         try:
             while True:
-                for name in [name for name, lane in self._hub.lanes.items() if cluster_of(lane) is not None]:
+                pause = limits.CLUSTER_DECIDE_SECONDS
+                for name in self._hub.lanes:
+                    policy = self._policy(name)
+                    if policy is None:
+                        continue
+                    pause = min(pause, policy.list_seconds)
                     state = self._lanes.setdefault(name, LaneState())
                     if state.running is None or state.running.done():
                         state.running = asyncio.create_task(self._step_safely(name))
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(pause)
         finally:
             running = [state.running for state in self._lanes.values() if state.running is not None]
             for task in running:
@@ -57,22 +62,28 @@ class Clusters:
 
     async def step(self, name: str) -> None:
         """List a lane's cluster jobs if that is due, decide, and tell the cluster."""
-        backend = cluster_of(self._hub.lanes[name])
-        if backend is None:
+        lane = self._hub.lanes.get(name)
+        backend = cluster_of(lane) if lane is not None else None
+        if backend is None:  # removed meanwhile
             return
         state = self._lanes.setdefault(name, LaneState())
         now = self._hub.clock.monotonic()
         unwanted: list[str] = []
-        if state.listed_mono is None or now - state.listed_mono >= limits.CLUSTER_LIST_SECONDS:
+        if state.listed_mono is None or now - state.listed_mono >= backend.policy.list_seconds:
             state.listed_mono = now
             unwanted = await self._list(name, backend, state)
-        may_ask = state.refused_mono is None or now - state.refused_mono >= limits.CLUSTER_REFUSED_SECONDS
+        patience = limits.CLUSTER_REFUSED_LISTS * backend.policy.list_seconds
+        may_ask = state.refused_mono is None or now - state.refused_mono >= patience
         asked, cancelled = await self._hub.store.run(partial(provision, lane=name, policy=backend.policy, may_ask=may_ask))
         again, state.again = state.again, []
         if unwanted or cancelled:
             await backend.cancel(sorted({*unwanted, *cancelled}))
         await self._submit([*asked, *again], backend, state)
         self._problem(name, "")
+
+    def _policy(self, name: str) -> ClusterPolicy | None:
+        lane = self._hub.lanes.get(name)
+        return lane.policy if lane is not None else None
 
     async def _step_safely(self, name: str) -> None:
         try:

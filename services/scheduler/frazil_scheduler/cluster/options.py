@@ -27,6 +27,7 @@ class ClusterOptions:
     handover_seconds: float = 900.0
     drain_seconds: float = 180.0
     idle_seconds: float = 60.0
+    list_seconds: float = 10.0  # between two questions to the cluster
     scheduler_address: str = ""  # as the cluster's machines see it; empty: the address the scheduler is bound to
 
     def policy(self, title: str) -> ClusterPolicy:
@@ -36,6 +37,7 @@ class ClusterOptions:
             title=title,
             gpus=self.num_gpu > 0,
             max_jobs=self.max_jobs,
+            list_seconds=self.list_seconds,
             idle_seconds=self.idle_seconds,
             walltime_seconds=self.walltime_seconds,
             handover_seconds=min(self.handover_seconds, most),
@@ -60,7 +62,7 @@ def read_options(options_type: type[Options], lane: str, options: Mapping[str, A
     flat = {name: option for name, option in options.items() if name not in nested}
     read = dataclasses.replace(read_section(options_type, section, environ={}, toml={section: flat}), **nested)
     floors = {"max_jobs": 1, "num_gpu": 0, "num_cpu": 1, "ram_gb": 1, "walltime_seconds": 0, "handover_seconds": 0}
-    floors |= {"drain_seconds": 0, "idle_seconds": 5}
+    floors |= {"drain_seconds": 0, "idle_seconds": 1, "list_seconds": 0.1}
     for name, floor in floors.items():
         if getattr(read, name) < floor:
             raise FrazilError("CONFIG_INVALID", f"{name} in [{section}] is {getattr(read, name)}; the least is {floor}.")

@@ -130,7 +130,7 @@ def observe(tx: Transaction, lane: str, policy: ClusterPolicy, entries: Sequence
             unwanted += _seen(tx, row, policy, alive)
         elif mine:
             ended(tx, row, policy, mine[-1].state, mine[-1].reason)
-        elif _missed_for_long(tx, row):
+        elif _missed_for_long(tx, row, policy):
             if row["state"] == "SUBMITTING":
                 again.append(row["name"])
             else:
@@ -186,19 +186,19 @@ def _end_ns(tx: Transaction, row: RowMapping, policy: ClusterPolicy, entry: Clus
     """Return when a running job will be ended: by the cluster's word, else counted from when it was first seen to run."""
     left = entry.seconds_left
     if left is None:
-        left = policy.walltime_seconds - limits.CLUSTER_LIST_SECONDS if policy.walltime_seconds and not row["end_ns"] else None
+        left = policy.walltime_seconds - policy.list_seconds if policy.walltime_seconds and not row["end_ns"] else None
     if left is None:
         return int(row["end_ns"])
     end_ns = tx.wall_ns + int(left * 1e9)
     return int(row["end_ns"]) if abs(end_ns - row["end_ns"]) < END_TOLERANCE_NS else end_ns
 
 
-def _missed_for_long(tx: Transaction, row: RowMapping) -> bool:
+def _missed_for_long(tx: Transaction, row: RowMapping, policy: ClusterPolicy) -> bool:
     """Tell whether two lists, far enough apart, did not have a job: one alone may have been made too early."""
     if not row["missed_mono"]:
         _set(tx, row["name"], missed_mono=tx.mono)
         return False
-    if tx.mono - row["missed_mono"] < limits.CLUSTER_MISSED_SECONDS:
+    if tx.mono - row["missed_mono"] < limits.CLUSTER_MISSED_LISTS * policy.list_seconds:
         return False
     _set(tx, row["name"], missed_mono=0.0)
     return True

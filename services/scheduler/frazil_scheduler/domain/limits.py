@@ -57,10 +57,9 @@ REQUESTS_KEPT = 200_000
 CHECKPOINTS_KEPT = 3
 CLASS_AVERAGES_KEPT = 2
 
-# Clusters: seconds, and cluster jobs in a row.
-CLUSTER_LIST_SECONDS = 10.0  # between two lists of a lane
+# Clusters. A lane's own `list_seconds` is the unit of what depends on its lists.
 CLUSTER_DECIDE_SECONDS = 2.0  # between two decisions on what to ask for
-CLUSTER_MISSED_SECONDS = 30.0  # between the two lists that lack a job before it counts as not there
-CLUSTER_REFUSED_SECONDS = 60.0  # after a refusal until the lane asks again
-CLUSTER_ATTEMPTS_MAX = 2  # without progress
+CLUSTER_MISSED_LISTS = 3  # between the two lists that lack a job before it counts as not there
+CLUSTER_REFUSED_LISTS = 6  # after a refusal until the lane asks again
+CLUSTER_ATTEMPTS_MAX = 2  # cluster jobs in a row without progress of their job
 CLUSTER_JOBS_KEPT = 1000  # that are over

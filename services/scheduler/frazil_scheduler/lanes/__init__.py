@@ -69,6 +69,7 @@ class ClusterPolicy:
     title: str  # of the cluster in sentences, e.g. "Slurm"
     gpus: bool  # its slots are GPUs
     max_jobs: int  # cluster jobs at once, pending ones included
+    list_seconds: float  # between two lists
     idle_seconds: float  # after which an agent that no job wants leaves
     walltime_seconds: float  # asked for; 0: the cluster's own limit, which its list may tell
     handover_seconds: float  # before the end of its time a successor is asked for
