@@ -52,17 +52,18 @@ def run(
         return
     checks.check_movies(folder, parameters, may_be_empty=watch)
     layout = slot_layout(workers)
+    elsewhere = ledger_for(state)
     deployment = Deployment(
         data_dir=state,
         web_port=web_port if web else None,
         cpu_slots=layout.cpu_slots,
         slots_per_gpu=layout.slots_per_gpu,
         node_id=node_id_for(state),
-        ledger=ledger_for(state),
+        ledger=elsewhere or state / "ledger.sqlite",  # its own, whatever the environment says
     )
     output.mkdir(parents=True, exist_ok=True)
-    if deployment.ledger is not None:
-        say(f"{output} is on a network disk; what is done is noted in {deployment.ledger}, which a rerun needs.")
+    if elsewhere is not None:
+        say(f"{output} is on a network disk; what is done is noted in {elsewhere}, which a rerun needs.")
     with stop_signals(), deployment.supervisor(say):
         forget_note(state)
         from frazil.api.session.v1.session_pb2 import ComputeResources

@@ -59,6 +59,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "FRAZIL_INGEST_SETTLE_SECONDS": "1",
         "FRAZIL_INGEST_DEFECT_AFTER_SECONDS": "2",
         "PYTHONUNBUFFERED": "1",
+        "FRAZIL_SCHEDULER_LEDGER": "postgresql://127.0.0.1:1/of-the-site",  # a run keeps a ledger of its own
     }
 
 
