@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from frazil.array import thread_count
 from frazil.io.movies import _tiff_page as tiff_page
-from frazil.io.movies._pixels import decode_ahead, unpack_nibbles
+from frazil.io.movies._pixels import decode_ahead
 from frazil.io.movies._tiff_page import Page
+from frazil.kernels.nibbles import unpack_nibbles
 from frazil.model.errors import InputError
 
 _DECODERS: dict[int, Callable[..., Any]] = {
@@ -36,8 +37,10 @@ def iterate_pages(path: Path, pages: Sequence[Page], *, flip: bool = True) -> It
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def decode(index: int) -> npt.NDArray[Any]:
-        rows = _decode_page(descriptor, path, pages[index], index)
-        return np.ascontiguousarray(rows[::-1] if flip else rows)
+        page = pages[index]
+        frame = np.empty((page.height_px, page.width_px), page.dtype)
+        _decode_page(descriptor, path, page, index, frame[::-1] if flip else frame)
+        return frame
 
     try:
         yield from decode_ahead(decode, range(len(pages)), min(thread_count(), len(pages)))
@@ -45,19 +48,18 @@ def iterate_pages(path: Path, pages: Sequence[Page], *, flip: bool = True) -> It
         os.close(descriptor)
 
 
-def _decode_page(descriptor: int, path: Path, page: Page, index: int) -> npt.NDArray[Any]:
-    """Decode one frame, its top row first, as TIFF counts them."""
+def _decode_page(descriptor: int, path: Path, page: Page, index: int, frame: npt.NDArray[Any]) -> None:
+    """Decode one frame into `frame`, its top row first, as TIFF counts them."""
     try:
-        return _decode_segments(descriptor, page)
+        _decode_segments(descriptor, page, frame)
     except (RuntimeError, ValueError, EOFError) as error:  # what codecs raise on broken data
         raise InputError(
             "MOVIE_DATA_CORRUPT", f"Frame {index + 1} of {path.name} cannot be decoded ({error}): copy the movie again."
         ) from error
 
 
-def _decode_segments(descriptor: int, page: Page) -> npt.NDArray[Any]:
+def _decode_segments(descriptor: int, page: Page, frame: npt.NDArray[Any]) -> None:
     """Decode the strips or tiles of a frame into place. Raises ValueError when one is short."""
-    frame = np.empty((page.height_px, page.width_px), page.dtype)
     for number, (offset, count) in enumerate(zip(page.offsets, page.byte_counts, strict=True)):
         top = number // page.segments_across * page.segment_rows
         left = number % page.segments_across * page.segment_columns
@@ -66,7 +68,6 @@ def _decode_segments(descriptor: int, page: Page) -> npt.NDArray[Any]:
         stored = np.empty((rows, page.segment_row_bytes), np.uint8)
         _decompress(os.pread(descriptor, count, offset), page.compression, stored.reshape(-1), number)
         place[...] = _pixels(stored, page)[: place.shape[0], : place.shape[1]]
-    return frame
 
 
 def _decompress(raw: bytes, compression: int, target: npt.NDArray[np.uint8], number: int) -> None:

@@ -99,7 +99,7 @@ def decode_frames(stream: Stream, header: Header, count: int, name: str) -> Iter
     """Yield `count` frames from a stream that stands at the first one. Raises InputError when it ends too early."""
     import numpy as np
 
-    from frazil.io.movies._pixels import unpack_nibbles
+    from frazil.kernels.nibbles import unpack_nibbles
 
     info = header.info
     dtype = np.dtype(info.dtype).newbyteorder(header.byte_order)
