@@ -21,7 +21,7 @@ from frazil.api.worker.v1 import worker_pb2
 from frazil.model import gpu_errors
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.clock import Clock
-from frazil_scheduler.domain import exposures, gpus, nodes, sessions, upkeep, validation, workers
+from frazil_scheduler.domain import exposures, gpus, nodes, sessions, streaming, switching, upkeep, validation, workers
 from frazil_scheduler.lanes.node import Backend
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.store import Store
@@ -74,7 +74,7 @@ class World:
         self.heard: dict[str, float] = {}
         self.nodes: dict[str, Node] = {}
         self.workers: dict[str, Worker] = {}  # live processes by lease
-        self.lanes = {"default": Backend("default", {})}
+        self.lanes = {"default": Backend("default", {}), "two": Backend("two", {"nodes": ["two*"]})}
         self.accepted: dict[str, int] = {}  # exposure to particles, as workers were told
         self.commits: list[worker_pb2.CommitExposureRequest] = []
         self._tokens = (f"id{number:06d}" for number in itertools.count(1))
@@ -131,6 +131,42 @@ class World:
         row = self.store.transact(lambda tx: change(tx, sessions.require(tx, session_id)))
         return str(row["state"])
 
+    def update(self, session_id: str, *, now: bool = True, **compute: Any) -> None:
+        """Change some of a session's compute resources."""
+        (row,) = self.rows(tables.session, tables.session.c.session_id == session_id)
+        wanted = session_pb2.ComputeResources.FromString(row["compute_next"] or row["compute"])
+        for name in compute:
+            wanted.ClearField(name)  # type: ignore[arg-type]
+        wanted.MergeFrom(session_pb2.ComputeResources(**compute))
+        self.store.transact(
+            lambda tx: sessions.update_compute(tx, self.lanes, sessions.require(tx, session_id), wanted, now=now)
+        )
+
+    def switch(self, session_id: str, **plan: int) -> session_pb2.SlotSwitch:
+        """Begin a hand-over and return it; no plan gives up the one under way."""
+
+        def body(tx: Transaction) -> session_pb2.SlotSwitch:
+            row = sessions.require(tx, session_id)
+            if plan:
+                switching.switch(tx, self.lanes, row, plan)
+            else:
+                switching.cancel(tx, row, "a person took it back.")
+            return switching.of(sessions.require(tx, session_id))
+
+        return self.store.transact(body)
+
+    def stream(self, session_id: str, job_type: str, *, start: bool) -> None:
+        """Start or stop a streaming job."""
+
+        def body(tx: Transaction) -> None:
+            row = sessions.require(tx, session_id)
+            if start:
+                streaming.start_job(tx, self.lanes, row, job_type)
+            else:
+                streaming.stop_job(tx, row, job_type)
+
+        self.store.transact(body)
+
     def register(
         self, session_id: str, path: str, *, size: int = 100, defect: str = ""
     ) -> exposure_pb2.RegisterExposuresResponse:
@@ -149,7 +185,8 @@ class World:
             node.boot += 1
             for worker in self.on(node_id):
                 del self.workers[worker.token.lease_id]
-        node.incarnation += 1
+        pilot = node_id.startswith("frazil-")  # the agent of a cluster job: nobody starts it again
+        node.incarnation += not pilot
         kind = scheduler_pb2.GpuSlot.KIND_GPU
         message = agent_pb2.Hello(
             node_id=node_id,
@@ -158,6 +195,7 @@ class World:
             slots=[scheduler_pb2.GpuSlot(slot_key=key, kind=kind, memory_mib=mib) for key, mib in node.slots.items()],
             held=[worker.held() for worker in self.on(node_id)],
             programs=PROGRAMS,
+            cluster_job_name=node_id if pilot else "",
         )
         welcome = self.store.transact(partial(nodes.hello, message=message))
         node.linked = True
@@ -309,6 +347,20 @@ class World:
             reason="It does not work.",
         )
         self.ask(worker, lambda tx: workers.fail(tx, request))
+
+    def checkpoint(self, worker: Worker, cursor: int | None = None) -> None:
+        """Let a streaming worker save, with everything there is or up to a block."""
+        job = tables.job.c
+        of_lease = select(tables.lease.c.job_id).where(tables.lease.c.lease_id == worker.token.lease_id)
+        (row,) = self.rows(
+            select(job.job_id, tables.session.c.block_sequence).join(tables.session).where(job.job_id.in_(of_lease)).subquery()
+        )
+        known = self.rows(tables.checkpoint, tables.checkpoint.c.job_id == row["job_id"])
+        request = worker_pb2.CommitCheckpointRequest(request_id=self.request_id(), lease=worker.token)
+        request.checkpoint.number = 1 + max((saved["number"] for saved in known), default=0)
+        request.checkpoint.cursor_sequence = row["block_sequence"] if cursor is None else cursor
+        request.checkpoint.path = f"checkpoints/{row['job_id']}/{request.checkpoint.number}"
+        self.ask(worker, lambda tx: workers.commit_checkpoint(tx, request))
 
     def finish(self, worker: Worker, failure: str = "") -> None:
         """Let a worker say that its job is over, and exit."""

@@ -14,7 +14,7 @@ from frazil.model.errors import FrazilError
 from frazil.rpc.failpoints import failpoint
 from frazil_scheduler.cluster import pilots
 from frazil_scheduler.cluster.provision import ClusterJob, Phase, Waiting, decide
-from frazil_scheduler.domain import jobs, limits, queue
+from frazil_scheduler.domain import jobs, limits, queue, stopping
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.lanes import ClusterBackend, ClusterPolicy, ClusterRequest, cluster_of
 from frazil_scheduler.ledger import tables
@@ -158,7 +158,7 @@ def provision(tx: Transaction, lane: str, policy: ClusterPolicy, *, may_ask: boo
         drain_seconds=policy.drain_seconds,
     )
     for name in plan.drain:
-        pilots.drain(tx, name)
+        stopping.leave(tx, name)
     cancelled = [pilots.cancel(tx, name) for name in plan.cancel]
     return pilots.ask(tx, lane, plan.ask if may_ask else ()), cancelled
 

@@ -61,7 +61,14 @@ def read_options(options_type: type[Options], lane: str, options: Mapping[str, A
             raise FrazilError("CONFIG_INVALID", f"{name} in [{section}] must be {kind}.")
     flat = {name: option for name, option in options.items() if name not in nested}
     read = dataclasses.replace(read_section(options_type, section, environ={}, toml={section: flat}), **nested)
-    floors = {"max_jobs": 1, "num_gpu": 0, "num_cpu": 1, "ram_gb": 1, "walltime_seconds": 0, "handover_seconds": 0}
+    floors: dict[str, float] = {
+        "max_jobs": 1,
+        "num_gpu": 0,
+        "num_cpu": 1,
+        "ram_gb": 1,
+        "walltime_seconds": 0,
+        "handover_seconds": 0,
+    }
     floors |= {"drain_seconds": 0, "idle_seconds": 1, "list_seconds": 0.1}
     for name, floor in floors.items():
         if getattr(read, name) < floor:

@@ -14,7 +14,7 @@ from frazil.api.agent.v1 import agent_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler import lease as machine
 from frazil_scheduler.cluster.provision import Need
-from frazil_scheduler.domain import jobs, leases, limits, stalls, stopping
+from frazil_scheduler.domain import jobs, leases, limits, stalls
 from frazil_scheduler.lanes import ClusterEntry, ClusterPolicy, ClusterState
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
@@ -60,14 +60,6 @@ def joined(tx: Transaction, name: str) -> None:
     """Note that a cluster job's agent has dialled in."""
     mine = (_pilot.name == name) & _pilot.state.in_(("SUBMITTING", "PENDING"))
     tx.run(update(tables.cluster_job).where(mine).values(state="RUNNING", cluster_reason="", missed_mono=0.0))
-
-
-def drain(tx: Transaction, name: str) -> None:
-    """Stop the job under a cluster job's lease at its checkpoint; it goes on in another one."""
-    for row in _leases_of(tx, name):
-        job = jobs.find(tx, row["job_id"])
-        if row["state"] in ("RESERVED", "HELD") and job is not None and job["epoch"] == row["epoch"]:
-            stopping.stop(tx, job, "WAITING")
 
 
 # ------------------------------------------------------------------------------------------------ what the cluster says

@@ -73,10 +73,7 @@ def bye(tx: Transaction, node_id: str, incarnation: str) -> None:
 
 def leaving(tx: Transaction, node_id: str, message: agent_pb2.Leaving) -> None:  # noqa: ARG001 as every report
     """The agent is about to end and lets its workers finish: their jobs go on elsewhere, and the node gets none."""
-    for row in _open_leases(tx, node_id):
-        job = jobs.find(tx, row["job_id"])
-        if row["state"] in ("RESERVED", "HELD") and job is not None and job["epoch"] == row["epoch"]:
-            stopping.stop(tx, job, "WAITING")
+    stopping.leave(tx, node_id)
     tx.run(update(tables.node).where(_node.node_id == node_id).values(hello_term=0))
     tx.placement_wanted = True
 

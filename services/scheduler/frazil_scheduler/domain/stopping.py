@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, select
 
 from frazil_scheduler import lease as machine
 from frazil_scheduler.domain import jobs, leases
+from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
+
+_lease = tables.lease.c
 
 
 def stop(tx: Transaction, job: RowMapping, stop_to: str, reason: str = "", *, parked: bool = False) -> None:
@@ -21,3 +24,12 @@ def stop(tx: Transaction, job: RowMapping, stop_to: str, reason: str = "", *, pa
     elif job["state"] != "STOPPING" or job["stop_to"] != "CANCELLED":
         jobs.set_state(tx, job, "STOPPING", stop_to=stop_to, reason=reason, parked=parked)
     leases.ask_stop(tx, job, machine.Stop.DRAIN, job["drain_seconds"])
+
+
+def leave(tx: Transaction, node_id: str) -> None:
+    """Stop the jobs on a node that is about to end; they go on elsewhere from what they leave."""
+    live = _lease.state.in_(("RESERVED", "HELD"))
+    for row in tx.all(select(tables.lease).where(_lease.node_id == node_id, live).order_by(_lease.epoch)):
+        job = jobs.find(tx, row["job_id"])
+        if job is not None and job["epoch"] == row["epoch"]:
+            stop(tx, job, "WAITING")
