@@ -19,3 +19,12 @@ COUNT = JobType(
         Parameter(name="mask", default=True, description="Mask the particles."),
     ),
 )
+
+REFINE = JobType(
+    program="frazil-reconstruct",
+    lane_role=LaneRole.RECONSTRUCTION,
+    hold=Hold.UNTIL_PAUSED,
+    gpu_memory_min_mib=lambda _: gigabytes(11),
+    cpu_memory_min_mib=1000,
+    title="Refining job",
+)

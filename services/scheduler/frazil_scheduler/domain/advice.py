@@ -32,12 +32,13 @@ class _Plan:
         """Count the free slots that it would leave."""
         return len(self.free - {grant.slot.slot_key for grant in self.grants.values()})
 
-    def waiting(self, *reasons: Reason) -> list[str]:
-        """Return the job types that would wait, for one of these reasons if any is given, each once."""
-        found = [kind for kind, job in self.asked if job.job_id in self.blocked]
-        if reasons:
-            found = [kind for kind, job in self.asked if self.blocked.get(job.job_id) in reasons]
-        return list(dict.fromkeys(found))
+    def waiting(self, *reasons: Reason) -> Counter[str]:
+        """Count the jobs of each type that would wait, for one of these reasons if any is given."""
+        return Counter(
+            kind
+            for kind, job in self.asked
+            if job.job_id in self.blocked and (not reasons or self.blocked[job.job_id] in reasons)
+        )
 
 
 def advise(
@@ -205,70 +206,65 @@ def _workers(plan: _Plan) -> int:
 
 def _sentences(slots: Lanes, plan: _Plan, better: _Plan | None, count: int) -> Iterable[str]:
     """Say the most important first: what never runs, what waits, what to do, what runs, what is left."""
-    for kind, job in plan.asked:
-        reason = plan.blocked.get(job.job_id)
-        if reason in (Reason.LANE_TOO_SMALL, Reason.NO_NODE, Reason.LANE_QUARANTINED) and kind in plan.waiting(reason):
-            first = next(other for other_kind, other in plan.asked if other_kind == kind)
-            if job is first:
-                yield f"{jobs.title(kind)} waits: {queue.sentence(job, slots.get(job.lane, ()), reason)}"
-    yield from _waits(plan, better, count)
+    yield from _impossible(slots, plan)
+    waiting = plan.waiting(Reason.LANE_HELD, Reason.LANE_BUSY, Reason.GPUS_BUSY)
+    if waiting:
+        yield from _waits(plan, waiting, count)
+        if better is not None and better.resources.alternation.enabled:
+            yield "Let the jobs take turns (alternation), or hand slots over by hand when it suits you (session switch)."
+        elif better is not None:
+            yield f"With {jobs.in_words({jobs.PREPROCESS: _workers(better)})} everything runs together."
     together = Counter(kind for kind, job in plan.asked if job.job_id in plan.grants)
     if together:
         verb = "run together" if together.total() > 1 else "runs"
-        yield f"{_in_words(together)} {verb} on {_slots_in_words(together.total())}."
+        yield _sentence(f"{jobs.in_words(together)} {verb} on {_slots_in_words(together.total())}.")
     if not plan.blocked:
         yield from _left(plan, better)
 
 
-def _waits(plan: _Plan, better: _Plan | None, count: int) -> Iterable[str]:
-    waiting = plan.waiting(Reason.LANE_HELD, Reason.LANE_BUSY, Reason.GPUS_BUSY)
-    if not waiting:
-        return
-    titles = " and ".join(jobs.title(kind) for kind in waiting)
-    verb = "wait" if len(waiting) > 1 else "waits"
+def _impossible(slots: Lanes, plan: _Plan) -> Iterable[str]:
+    for reason in (Reason.LANE_TOO_SMALL, Reason.NO_NODE, Reason.LANE_QUARANTINED):
+        for kind, count in plan.waiting(reason).items():
+            job = next(job for other, job in plan.asked if other == kind and plan.blocked.get(job.job_id) is reason)
+            why = queue.sentence(job, slots.get(job.lane, ()), reason)
+            yield _sentence(f"{jobs.in_words({kind: count})} {_wait(count)}: {why}")
+
+
+def _waits(plan: _Plan, waiting: Counter[str], count: int) -> Iterable[str]:
+    who = f"{jobs.in_words(waiting)} {_wait(waiting.total())}"
+    elsewhere = count - len(plan.free)
     if plan.resources.alternation.enabled and plan.grants:
         minutes = plan.resources.alternation.update_interval_minutes or limits.UPDATE_INTERVAL_MINUTES
         yield (
-            f"On {_slots_in_words(len(plan.grants))} the jobs take turns by themselves: {titles} {verb} at most about "
-            f"{minutes} min while there is something new, less while preprocessing is idle."
+            f"On {_slots_in_words(len(plan.grants))} the jobs take turns by themselves: {who} at most about {minutes} min "
+            "while there is something new, less while preprocessing is idle."
         )
-        return
-    elsewhere = count - len(plan.free)
-    if elsewhere:
-        others = "other jobs hold" if elsewhere > 1 else "another job holds"
-        yield f"{titles} {verb}: of {_slots_in_words(count)} {others} {elsewhere}, until a session is paused or a job ends."
+    elif elsewhere:
+        others = f"other jobs hold {elsewhere}" if elsewhere > 1 else "another job holds 1"
+        yield _sentence(f"{who}: of {_slots_in_words(count)} {others}, until a session is paused or a job ends.")
     else:
-        yield f"{titles} {verb} for as long as the session runs: its other jobs hold {_every_slot(count)}."
-    if better is None:
-        return
-    if better.resources.alternation.enabled:
-        yield "Let the jobs take turns (alternation), or hand slots over by hand when it suits you (session switch)."
-    else:
-        yield f"With {_in_words(Counter({jobs.PREPROCESS: _workers(better)}))} everything runs together."
+        held = f"all {count} slots" if count > 1 else "the only slot"
+        yield _sentence(f"{who} for as long as the session runs: its other jobs hold {held}.")
 
 
 def _left(plan: _Plan, better: _Plan | None) -> Iterable[str]:
     if plan.left == 0:
-        yield (
-            "No slot is left for auxiliary jobs such as ab-initio: they wait until a streaming job is stopped or a worker "
-            "fewer runs."
-        )
+        yield "No slot is left for auxiliary jobs such as ab-initio: they wait until another job of the session stops."
         return
-    more = _workers(better) - _workers(plan) if better is not None else 0
-    verb = "stay" if plan.left > 1 else "stays"
+    verb = "stays" if plan.left == 1 else "stay"
     yield f"{_slots_in_words(plan.left)} {verb} free, for auxiliary jobs such as ab-initio and for other sessions."
+    more = _workers(better) - _workers(plan) if better is not None else 0
     if more > 0:
-        yield f"{more} more preprocessing {'workers' if more > 1 else 'worker'} could run."
+        yield f"{more} more preprocessing {'worker' if more == 1 else 'workers'} could run."
 
 
-def _in_words(kinds: Mapping[str, int]) -> str:
-    words = [jobs.title(kind) if count == 1 else f"{count} × {jobs.title(kind)}" for kind, count in kinds.items()]
-    return " and ".join(words)
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _wait(count: int) -> str:
+    return "waits" if count == 1 else "wait"
 
 
 def _slots_in_words(count: int) -> str:
     return f"{count} slots" if count != 1 else "1 slot"
-
-
-def _every_slot(count: int) -> str:
-    return f"all {count} slots" if count > 1 else "the only slot"

@@ -30,8 +30,8 @@ def reason(tx: Transaction, row: RowMapping) -> str:
 def _all_up_to_date(tx: Transaction, row: RowMapping, idle_seconds: float) -> bool:
     """Tell whether every streaming job has taken in all particles, or has had nothing to do with them for as long."""
     for job in jobs.of_session(tx, row["session_id"]):
-        streams = job["indefinite"] and job["job_type"] != jobs.PREPROCESS
-        if not streams or job["state"] in jobs.TERMINAL or not (job["parked"] or compute.belongs(row, job)):
+        wanted = job["parked"] or compute.belongs(row, job)
+        if not wanted or not jobs.streams(job) or job["state"] in jobs.TERMINAL:
             continue
         rests = job["state"] == "RUNNING" and tx.mono - max(job["updated_mono"], job["running_mono"]) >= idle_seconds
         if not rests and reconstruction.cursor(tx, job["job_id"]) < row["block_sequence"]:

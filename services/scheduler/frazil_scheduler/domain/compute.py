@@ -50,8 +50,7 @@ def awaits_movie(row: RowMapping) -> bool:
 
 def belongs(row: RowMapping, job: RowMapping) -> bool:
     """Tell whether a job is to run while its session does: what a person has stopped is not, nor what is parked."""
-    streams = job["job_type"] in jobs.streaming_types()
-    return not job["parked"] and (not streams or job["job_type"] in streaming(row))
+    return not job["parked"] and (not jobs.streams(job) or job["job_type"] in streaming(row))
 
 
 def fit(tx: Transaction, row: RowMapping, before: session_pb2.ComputeResources) -> None:
@@ -123,7 +122,7 @@ def _fit_workers(tx: Transaction, row: RowMapping) -> None:
 
 
 def _leaves(job: RowMapping) -> bool:
-    return job["state"] == "CANCELLED" or (job["state"] == "STOPPING" and job["stop_to"] == "CANCELLED")
+    return "CANCELLED" in (job["state"], job["stop_to"])
 
 
 def _fit_job(tx: Transaction, row: RowMapping, job: RowMapping, before: session_pb2.ComputeResources) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from sqlalchemy import RowMapping, func, insert, select, update
@@ -27,7 +26,6 @@ PREPROCESS = "preprocess"
 _ELSEWHERE = {Cause.NODE_LOST: "Its node is silent.", Cause.GPU_FAILED: "Its GPU has failed; it goes on elsewhere."}
 
 
-@cache
 def streaming_types() -> tuple[str, ...]:
     """Return the job types that stream: they hold a slot of the reconstruction lane until they are stopped."""
     declared = {name: declarations.load(name) for name in declarations.names()}
@@ -49,9 +47,27 @@ def streaming_at_start(parameters: session_pb2.SessionParameters, compute: sessi
     return [name for name in streaming_of(parameters) if declarations.load(name).starts_with_session]
 
 
+def streams(row: RowMapping) -> bool:
+    """Tell whether a job is a streaming one."""
+    return bool(row["indefinite"]) and row["job_type"] != PREPROCESS
+
+
 def title(job_type: str) -> str:
     """Return a job type's name for people."""
     return declarations.load(job_type).title
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """Return so many jobs of each type in words, e.g. "2 preprocessing workers and streaming 2D classification"."""
+    words = []
+    for job_type, count in counts.items():
+        name = title(job_type)
+        name = name[0].lower() + name[1:]
+        if job_type == PREPROCESS:
+            words.append(f"{count} {name}s" if count != 1 else f"1 {name}")
+        elif count:
+            words.append(name if count == 1 else f"{count} × {name}")
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def lane_of(declaration: declarations.JobType, compute: session_pb2.ComputeResources) -> str:

@@ -47,7 +47,7 @@ def switch(tx: Transaction, lanes: queue.Lanes, row: RowMapping, wanted: Mapping
 
     Raises FrazilError for a session that does not run and for a plan that it cannot follow.
     """
-    wanted = {job_type: count for job_type, count in wanted.items() if count}
+    wanted = {job_type: count for job_type, count in sorted(wanted.items(), reverse=True) if count}
     _check(tx, row, wanted)
     for job_type in wanted:
         if job_type != jobs.PREPROCESS:
@@ -64,7 +64,7 @@ def switch(tx: Transaction, lanes: queue.Lanes, row: RowMapping, wanted: Mapping
             stop(tx, job, "PAUSED", PARKED, parked=True)
         elif job["job_id"] in keep and job["parked"]:
             unpark(tx, job)
-    _keep(tx, row, _State.STATE_SWITCHING, wanted, asked_by, f"Handing over to {in_words(wanted)}.")
+    _keep(tx, row, _State.STATE_SWITCHING, wanted, asked_by, f"Handing over to {jobs.in_words(wanted)}.")
 
 
 def cancel(tx: Transaction, row: RowMapping, why: str) -> None:
@@ -93,7 +93,14 @@ def follow(tx: Transaction, row: RowMapping) -> None:
         cancel(tx, row, f"{titles} does not run any more.")
     elif all(running[job_type] >= count for job_type, count in known.jobs.items()):
         _unmark(tx, row["session_id"])
-        _keep(tx, row, _State.STATE_DONE, known.jobs, known.asked_by, f"Handed over: {in_words(known.jobs)}.")
+        _keep(
+            tx,
+            row,
+            _State.STATE_DONE,
+            known.jobs,
+            known.asked_by,
+            f"Handed over: {jobs.in_words(dict(sorted(known.jobs.items(), reverse=True)))}.",
+        )
 
 
 def unpark(tx: Transaction, job: RowMapping) -> None:
@@ -107,11 +114,6 @@ def unpark(tx: Transaction, job: RowMapping) -> None:
 def takes_part(job: RowMapping) -> bool:
     """Tell whether a job can be handed a slot or give it up."""
     return bool(job["indefinite"]) and job["state"] not in jobs.TERMINAL and not _is_stopped(job)
-
-
-def in_words(wanted: Mapping[str, int]) -> str:
-    """Return a plan in words, e.g. "1 × Preprocessing worker and 1 × Streaming 2D classification"."""
-    return " and ".join(f"{count} × {jobs.title(job_type)}" for job_type, count in sorted(wanted.items(), reverse=True))
 
 
 def _is_stopped(job: RowMapping) -> bool:
@@ -139,7 +141,8 @@ def _check(tx: Transaction, row: RowMapping, wanted: Mapping[str, int]) -> None:
         most = 1 if job_type != jobs.PREPROCESS else _workers(tx, row)
         if not 0 <= count <= most:
             sentence = f"The plan names {count} × {jobs.title(job_type)}; the session has {most}."
-            raise FrazilError("SWITCH_INVALID", sentence + (" Change its compute resources first." if most != 1 else ""))
+            more = " Change its compute resources first." if job_type == jobs.PREPROCESS else ""
+            raise FrazilError("SWITCH_INVALID", sentence + more)
     if not any(wanted.values()):
         raise FrazilError("SWITCH_INVALID", "The plan names no job; to stop everything, pause the session.")
 

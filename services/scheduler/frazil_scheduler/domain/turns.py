@@ -66,7 +66,7 @@ def _players(
     }
     players = []
     for job in members:
-        runs, streams = job["state"] == "RUNNING", job["job_type"] != jobs.PREPROCESS
+        runs, streams = job["state"] == "RUNNING", jobs.streams(job)
         asked = queue.to_job(job)
         fitting = {slot.slot_key for slot in slots.get(job["lane"], ()) if fits(asked, slot)}
         players.append(
