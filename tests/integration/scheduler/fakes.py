@@ -134,10 +134,13 @@ def commit_request(
 class Agent:
     """An agent whose every move is scripted."""
 
-    def __init__(self, client: Client, node_id: str = "node", slots: int = 2, boot_id: str = "boot") -> None:
+    def __init__(
+        self, client: Client, node_id: str = "node", slots: int = 2, boot_id: str = "boot", *, memory_mib: int = 24_000
+    ) -> None:
         self._client = client
         self.node_id = node_id
         self.boot_id = boot_id
+        self.memory_mib = memory_mib
         self.slots = [f"GPU-{node_id}-{number}#0" for number in range(slots)]
         self.held: dict[str, agent_pb2.HeldSlot] = {}
         self.told: asyncio.Queue[agent_pb2.ConnectResponse] = asyncio.Queue()
@@ -147,7 +150,8 @@ class Agent:
         """Dial in, say Hello and return the Welcome."""
         self.call = self._client.agents.Connect()
         slots = [
-            scheduler_pb2.GpuSlot(slot_key=key, kind=scheduler_pb2.GpuSlot.KIND_GPU, memory_mib=24_000) for key in self.slots
+            scheduler_pb2.GpuSlot(slot_key=key, kind=scheduler_pb2.GpuSlot.KIND_GPU, memory_mib=self.memory_mib)
+            for key in self.slots
         ]
         hello = agent_pb2.Hello(
             node_id=self.node_id,
