@@ -12,18 +12,20 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from frazil.algorithms.optics_groups import EPU_RADIUS, SERIALEM_RADIUS_UM, OpticsGroups
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult
 from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
 from frazil.io.atomic import atomic_path, disk_full_named, write_text
 from frazil.io.cs import MicrographFrame, write_particles_cs
 from frazil.io.export_names import flat_names
 from frazil.io.export_records import SessionSnapshot, exposures_csv, session_record
+from frazil.io.metadata import serialem
 from frazil.io.particles import ASSIGNMENT_DTYPE, read_table
 from frazil.io.relion import MicrographRow, OpticsGroup, ParticleSource, Poses, micrographs_star, particles_star
 from frazil.io.report import render_report
@@ -154,17 +156,30 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------------- micrographs
 def _rows(names: Sequence[str], exposures: Sequence[Exposure]) -> tuple[list[_Row], list[OpticsGroup]]:
-    """Return the exposures with a result, and the optics groups: those that share every setting."""
-    groups: dict[tuple[Optics, float], int] = {}
+    """Return the exposures with a result, and the optics groups: those that share every setting and the beam's tilt."""
+    groups: dict[tuple[Optics, float, int], int] = {}
     rows = []
-    for name, exposure in zip(names, exposures, strict=True):
+    for name, exposure, beam in zip(names, exposures, _beam_groups(exposures), strict=True):
         if exposure.state == Exposure.STATE_DONE:
-            key = (_optics(exposure), exposure.result.pixel_size_angstrom)
+            key = (_optics(exposure), exposure.result.pixel_size_angstrom, beam)
             rows.append(_Row(name, exposure, groups.setdefault(key, len(groups) + 1)))
     return rows, [
         OpticsGroup(name=f"opticsGroup{number}", number=number, optics=optics, micrograph_pixel_size_angstrom=pixel_size)
-        for (optics, pixel_size), number in groups.items()
+        for (optics, pixel_size, _), number in groups.items()
     ]
+
+
+def _beam_groups(exposures: Sequence[Exposure]) -> list[int]:
+    """Return the group of each exposure by its place in the pattern of shots; all are asked about, so that numbers stay."""
+    from_serialem = any(exposure.metadata.provenance.get("beam_shift_x") == serialem.NAME for exposure in exposures)
+    groups = OpticsGroups(SERIALEM_RADIUS_UM if from_serialem else EPU_RADIUS)
+    found = []
+    for exposure in exposures:
+        metadata = exposure.metadata
+        shifted = metadata.HasField("beam_shift_x") and metadata.HasField("beam_shift_y")
+        shift = (metadata.beam_shift_x, metadata.beam_shift_y) if shifted else (None, None)
+        found.append(groups.assign(PurePosixPath(exposure.file.relative_path).name, shift))
+    return found
 
 
 def _optics(exposure: Exposure) -> Optics:

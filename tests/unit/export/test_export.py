@@ -44,6 +44,15 @@ def test_micrographs_star_has_one_row_per_result_and_files_behind_it(fake: Any, 
     assert "# version 30001" in (out / "micrographs.star").read_text()
 
 
+def test_movies_of_another_beam_tilt_are_another_optics_group(fake: Any, tmp_path: Path) -> None:
+    for exposure, shift in zip(fake.snapshot.exposures[:3], (-0.1, 0.1, -0.1), strict=True):
+        exposure.metadata.beam_shift_x, exposure.metadata.beam_shift_y = shift, 0.0
+    export_session(fake.snapshot, tmp_path / "out")
+    tables = starfile.read(tmp_path / "out" / "micrographs.star")
+    assert list(tables["micrographs"]["rlnOpticsGroup"]) == [1, 2, 3]  # the third has another voltage as well
+    assert list(tables["optics"]["rlnVoltage"]) == [300.0, 300.0, 200.0]
+
+
 def test_particles_point_at_their_images(fake: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     exported = export_session(fake.snapshot, out)
