@@ -102,7 +102,7 @@ def _warnings(found: Preprocessed) -> list[str]:
     corrected, ctf = found.corrected, found.ctf
     frames = ", ".join(str(frame + 1) for frame in corrected.left_out_frames)
     said = {
-        "The motion could not be found; the frames were added up unaligned.": not corrected.motion.converged,
+        corrected.problem or "": corrected.problem is not None,
         "The same pattern lies in every frame: check the gain reference and its orientation.": (
             corrected.fixed_pattern > FIXED_PATTERN_SUSPICIOUS
         ),

@@ -9,11 +9,9 @@ import itertools
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from frazil.array import Array, namespace
 from frazil.model.errors import InputError
-from frazil.primitives.fourier import frequency_radius
 
 RELION_VOLTAGE_FACTORS: Mapping[float, float] = MappingProxyType({300.0: 1.0, 200.0: 0.8, 100.0: 0.64})
 """Critical exposure relative to 300 kV. Programs disagree below 200 kV: cisTEM has 0.532 at 100 kV, MotionCor3 0.45 at 120."""
@@ -86,30 +84,3 @@ def frame_exposures(frame_count: int, dose_per_frame: float, pre_exposure: float
             f"A dose of {dose_per_frame:g} e/Å² per frame after {pre_exposure:g} e/Å² is not possible: give both as 0 or more.",
         )
     return tuple(pre_exposure + dose_per_frame * (t + 1) for t in range(frame_count))
-
-
-def decay_per_frame(shape: tuple[int, int], pixel_size_angstrom: float, dose: float, voltage_kv: float, xp: Any) -> Array:
-    """Return exp(-dose / 2 N) for every coefficient of a half transform, `(y, x // 2 + 1)` float32."""
-    frequency = frequency_radius(shape, xp) / pixel_size_angstrom
-    return xp.exp(-0.5 * dose / critical_exposure(frequency, voltage_kv))
-
-
-def weight_norm(decay: Array, frame_count: int, left_out: tuple[int, ...] = ()) -> Array:
-    """Return the root of the sum of squared weights when frame t has the weight `decay**t`.
-
-    The sum of a geometric series, in closed form, except where the decay is so near 1 that all terms are alike.
-    Pre-exposure is a factor common to all frames and cancels in the normalised weights.
-
-    Parameters
-    ----------
-    decay: any shape, as of `decay_per_frame`.
-    frame_count: how many frames. left_out: frames that have no weight.
-    """
-    xp = namespace(decay)
-    ratio = xp.astype(decay, xp.float64) ** 2
-    near_one = ratio > 1 - 1e-9
-    safe = xp.where(near_one, xp.asarray(0.5, dtype=xp.float64), ratio)
-    series = xp.where(near_one, xp.asarray(float(frame_count), dtype=xp.float64), (1 - safe**frame_count) / (1 - safe))
-    for t in left_out:
-        series = series - ratio**t
-    return xp.astype(xp.sqrt(xp.clip(series, 0.0, None)), decay.dtype)

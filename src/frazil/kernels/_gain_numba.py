@@ -24,13 +24,6 @@ def add_and_bin(total: Images, frame: Images, gain: Images, factor: int, levels:
     return blocks
 
 
-def difference(image: Images, background: Images, share: float, window: tuple[Images, Images]) -> Images:
-    """See `kernels.gain.windowed_difference`."""
-    out = np.empty(image.shape, np.float32)
-    _difference(image, background, np.float32(share), window[0][:, 0], window[1][0], out)
-    return out
-
-
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _correct_row(raw: Images, gain: Images, limit: np.float32, fill: np.float32, out: Images) -> None:
     for x in range(raw.shape[0]):
@@ -69,17 +62,3 @@ def _add_and_bin(
         _add_row(row, total[y])
         if y // factor < blocks.shape[0]:
             _bin_row(row, factor, blocks[y // factor])
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _difference_row(
-    image: Images, background: Images, share: np.float32, height: np.float32, window: Images, out: Images
-) -> None:
-    for x in range(out.shape[0]):
-        out[x] = (image[x] - share * background[x]) * (height * window[x])
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _difference(image: Images, background: Images, share: np.float32, window_y: Images, window_x: Images, out: Images) -> None:
-    for y in range(out.shape[0]):
-        _difference_row(image[y], background[y], share, window_y[y], window_x, out[y])

@@ -1,4 +1,4 @@
-"""Passes over a frame while it is in cache: gain, stray counts, running total, a small copy, background and window."""
+"""Passes over a frame while it is in cache: gain, stray counts, running total, a small copy."""
 
 from __future__ import annotations
 
@@ -45,15 +45,6 @@ def add_and_bin_frame(total: Array, frame: Array, gain: Array, factor: int, leve
         return total, add_and_bin(total, _compilable(frame), gain, factor, levels)
     corrected = correct_frame_standard(frame, gain, *levels)
     return total + corrected, bin_image(corrected, factor)
-
-
-def windowed_difference(image: Array, background: Array, share: float, window: tuple[Array, Array]) -> Array:
-    """Return (image - share x background) times a window given by its factors `(y, 1)` and `(1, x)`; all float32."""
-    if is_numpy(image):
-        from frazil.kernels._gain_numba import difference
-
-        return difference(image, background, share, window)
-    return (image - background * share) * window[0] * window[1]
 
 
 def correct_frame_standard(frame: Array, gain: Array, limit: float, fill: float) -> Array:

@@ -42,15 +42,3 @@ def test_lower_voltages_damage_more() -> None:
 def test_impossible_doses_are_refused(dose: float, pre: float) -> None:
     with pytest.raises(InputError, match="e/Å²"):
         dw.frame_exposures(10, dose, pre)
-
-
-def test_norm_in_closed_form_is_the_sum(xp: Any) -> None:
-    decay = np.array([0.0, 0.2, 0.77, 0.999999, 1.0], np.float32)
-    powers = decay.astype(np.float64)[None] ** np.arange(30)[:, None]
-    np.testing.assert_allclose(
-        np.asarray(to_host(dw.weight_norm(xp.asarray(decay), 30))), np.sqrt((powers**2).sum(0)), rtol=1e-6
-    )
-    kept = np.delete(powers, [0, 7], axis=0)
-    np.testing.assert_allclose(
-        np.asarray(to_host(dw.weight_norm(xp.asarray(decay), 30, (0, 7)))), np.sqrt((kept**2).sum(0)), rtol=1e-5, atol=1e-6
-    )

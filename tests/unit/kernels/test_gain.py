@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from frazil.array import to_host
-from frazil.kernels.gain import add_and_bin_frame, correct_frame, correct_frame_standard, windowed_difference
+from frazil.kernels.gain import add_and_bin_frame, correct_frame, correct_frame_standard
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.float32, np.float16])
@@ -38,15 +38,3 @@ def test_what_is_no_number_counts_as_the_fill(xp: Any) -> None:
     frame = np.array([[np.nan, np.inf], [-np.inf, 2.0]], np.float32)
     got = correct_frame(xp.asarray(frame), xp.ones((2, 2), dtype=xp.float32), 50.0, 1.5)
     np.testing.assert_array_equal(np.asarray(to_host(got)), [[1.5, 1.5], [1.5, 2.0]])
-
-
-def test_windowed_difference_written_out(xp: Any) -> None:
-    rng = np.random.default_rng(3)
-    large, background = rng.normal(size=(2, 20, 30)).astype(np.float32)
-    window = rng.random((12, 1)).astype(np.float32), rng.random((1, 17)).astype(np.float32)
-    area = (slice(3, 15), slice(5, 22))
-    got = windowed_difference(
-        xp.asarray(large)[area], xp.asarray(background)[area], 0.3, (xp.asarray(window[0]), xp.asarray(window[1]))
-    )
-    expected = (large - 0.3 * background)[area] * window[0] * window[1]
-    np.testing.assert_allclose(np.asarray(to_host(got)), expected, rtol=1e-5, atol=1e-6)

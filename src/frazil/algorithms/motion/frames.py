@@ -23,6 +23,23 @@ _PATTERN_FIELD_PX = 1024
 
 
 @dataclass(frozen=True, slots=True)
+class UsedFrames:
+    """The frames of a movie from `first` to before `last`, from 0: itself a movie, `shape` and `movie[t]`."""
+
+    movie: Any
+    first: int
+    last: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape `(frame, y, x)`."""
+        return (self.last - self.first, *self.movie.shape[1:])
+
+    def __getitem__(self, t: int) -> Any:
+        return self.movie[self.first + t]
+
+
+@dataclass(frozen=True, slots=True)
 class CorrectedFrames:
     """The frames of a movie after gain correction, stray events and bad pixels replaced; nothing is kept but the raw movie.
 

@@ -1,4 +1,4 @@
-"""A little microscope for these tests alone: pseudo-atoms in vitreous ice, weak-phase imaging, whole-frame drift, Poisson.
+"""A little microscope for these tests alone: pseudo-atoms in vitreous ice, weak-phase imaging, a specimen that flows, Poisson.
 
 Nothing here is shared with the product: truth and estimate have no code in common but numpy's FFT.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy import ndimage
 
 Images = np.ndarray[Any, Any]
 Particle = Literal["globule", "barrel"]
@@ -49,10 +50,32 @@ def beam_induced_drift(frame_count: int, seed: int, scale_px: float = 4.0) -> Im
     return np.asarray(path - path[0])
 
 
-def expose(scene: Scene, displacement: Images, gain: Images | None = None) -> Images:
+def local_flow(scene: Scene, seed: int, across_px: float, steady: float = 0.3) -> Images:
+    """How much further than the middle every place moves: `(frame, term, 2)` in px (y, x), 0 in frame 0, for `flow_at`.
+
+    Each term has a time course of its own, an exponential start and a steady rest, unlike any polynomial in time; the
+    displacement at the corners differs from that of the middle by about `across_px`.
+    """
+    rng = np.random.default_rng(seed + 500)
+    t = np.arange(scene.frame_count)[:, None]
+    sizes = rng.normal(size=(6, 2)) * np.array([1.4, 1.4, 1, 1, 1, 0.4])[:, None] * across_px / 1.5
+    settled = 1 - np.exp(-t / rng.uniform(3, 12, 6))
+    course = (1 - steady) * settled + steady * t / max(scene.frame_count - 1, 1)
+    return np.asarray(course[:, :, None] * sizes)
+
+
+def flow_at(flow: Images, places: Images) -> Images:
+    """Return the displacement beyond the middle's, (frame, place, 2), at places (place, 2) in [-1/2, 1/2] as (y, x)."""
+    y, x = places[:, 0], places[:, 1]
+    shapes = np.stack([x, y, 2 * x * y, x * x, y * y, 4 * np.sin(2 * x + y) ** 3], axis=1)
+    return np.einsum("pb,tba->tpa", shapes, flow)
+
+
+def expose(scene: Scene, displacement: Images, gain: Images | None = None, flow: Images | None = None) -> Images:
     """Record a movie, uint8 `(frame, y, x)`; `displacement` is where the specimen has gone, px (y, x) per frame.
 
-    With a gain reference the counts are divided by it before they are drawn, as an uneven detector does.
+    With a gain reference the counts are divided by it before they are drawn, as an uneven detector does. With a flow, places
+    move beyond the displacement, ice and particles alike.
     """
     rng = np.random.default_rng(scene.seed)
     canvas = tuple(n + 2 * MARGIN_PX for n in scene.shape)
@@ -73,9 +96,22 @@ def expose(scene: Scene, displacement: Images, gain: Images | None = None) -> Im
         damage = np.exp(-scene.dose_per_frame_e_per_angstrom2 * (t + 0.5) / (2 * critical))
         phase = np.exp(-2j * np.pi * (ky * displacement[t, 0] + kx * displacement[t, 1]))
         wave = -(protein * damage + ice * ice_shape) * optics * phase
-        intensity = 1 + np.fft.irfft2(wave, s=canvas)[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
+        image = np.fft.irfft2(wave, s=canvas)
+        if flow is not None:
+            image = _carried(image, displacement[t], flow[t], scene.shape)
+        intensity = 1 + image[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
         movie[t] = np.minimum(rng.poisson(np.maximum(intensity, 0.02) * sensitivity), 255)
     return movie
+
+
+def _carried(image: Images, displacement: Images, flow: Images, shape: tuple[int, int]) -> Images:
+    """Let an image that has moved by `displacement` flow: what started at p, now at p + displacement, moves by flow(p)."""
+    here = np.stack(np.mgrid[: image.shape[0], : image.shape[1]], axis=-1).reshape(-1, 2).astype(float)
+    origin = here.copy()
+    for _ in range(3):  # where it came from: p + displacement + flow(p) = here
+        relative = (origin - displacement - MARGIN_PX) / np.array(shape) - 0.5
+        origin = here - flow_at(flow[None], relative)[0]
+    return ndimage.map_coordinates(image, origin.T.reshape(2, *image.shape), order=3, mode="grid-wrap").astype(image.dtype)
 
 
 def rms_error(shift_applied: Images, displacement: Images) -> float:
