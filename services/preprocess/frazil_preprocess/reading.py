@@ -59,8 +59,8 @@ def _rendering(parameters: SessionParameters, metadata: MovieMetadata, raw_frame
     """Return how many raw frames make a frame, and the grid. Raises InputError when that needs a dose that nobody gives."""
     upsampling = parameters.eer_upsampling or 1
     if not parameters.HasField("eer_dose_per_fraction_e_per_angstrom2"):
-        group = max(1, raw_frames // (parameters.eer_fractions or EER_FRACTIONS))
-        return Rendering(frames_per_fraction=group, upsampling=upsampling)
+        fractions = parameters.eer_fractions or EER_FRACTIONS
+        return Rendering(frames_per_fraction=max(1, raw_frames // fractions), upsampling=upsampling, fractions_max=fractions)
     raw_dose = _raw_frame_dose(metadata, raw_frames)
     if parameters.HasField("total_dose_e_per_angstrom2"):
         raw_dose = parameters.total_dose_e_per_angstrom2 / raw_frames

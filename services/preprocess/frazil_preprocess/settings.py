@@ -52,8 +52,8 @@ def settings_of(parameters: SessionParameters, exposure: Exposure, info: MovieIn
         info=info,
         load_crop=crop,
         optics=optics,
-        gain=_gain_of(parameters, exposure, shape, info.rendering),
-        defects=_defects(parameters.defects_path, shape, info.rendering) if parameters.defects_path else None,
+        gain=_gain_of(parameters, exposure, shape, _grid(info)),
+        defects=_defects(parameters.defects_path, shape, _grid(info)) if parameters.defects_path else None,
         picking=BlobParameters(diameter_min_angstrom=smallest, diameter_max_angstrom=largest),
         box=_box(parameters, largest, optics, (shape[0] // crop, shape[1] // crop)),
         seed=_seed(parameters.seed, exposure),
@@ -77,6 +77,11 @@ def _box(parameters: SessionParameters, diameter_angstrom: float, optics: Optics
     box = BoxAdvice(box_size_px=parameters.box_size_px or max(advice.box_size_px, output), output_box_px=output)
     check_box(box, diameter_angstrom / optics.pixel_size_angstrom, shape)
     return box
+
+
+def _grid(info: MovieInfo) -> Rendering | None:
+    """Return the rendering as far as it matters for the camera: raw frames, whose number varies, would make no other gain."""
+    return None if info.rendering is None else Rendering(upsampling=info.rendering.upsampling)
 
 
 def _gain_of(

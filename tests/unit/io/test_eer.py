@@ -165,3 +165,10 @@ def test_what_cannot_be_rendered_is_refused(tmp_path: Path) -> None:
     path.write_bytes(encode_eer(draw_events(5, USUAL), SHAPE, EerCodes(compression=65002, run_bits=16)))
     with pytest.raises(InputError, match="codes of 16, 2 and 2 bits"):
         movies.read_info(path)
+
+
+def test_no_more_frames_than_asked_for(tmp_path: Path) -> None:
+    frames = draw_events(11, USUAL)
+    (tmp_path / "movie.eer").write_bytes(encode_eer(frames, SHAPE))
+    read = movies.read_movie(tmp_path / "movie.eer", Rendering(frames_per_fraction=2, fractions_max=4))
+    np.testing.assert_array_equal(read, add_up(frames, USUAL, Rendering(frames_per_fraction=2))[:4])

@@ -32,7 +32,7 @@ def exposure(**metadata: float) -> Exposure:
 @pytest.mark.parametrize(
     ("given", "frames", "group"),
     [
-        ({}, 51, 2),  # 40 fractions: groups of 2, whose rest of 1 raw frame is dropped
+        ({}, 40, 2),  # the 23 raw frames left over are dropped
         ({"eer_fractions": 10}, 10, 10),
         ({"eer_fractions": 500}, 103, 1),
         ({"eer_dose_per_fraction_e_per_angstrom2": 2.05}, 25, 4),  # 51.5 e/Å² in 103 raw frames

@@ -28,12 +28,14 @@ DTYPE_BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "in
 class Rendering:
     """How recorded electron events (EER) become frames.
 
-    `frames_per_fraction` of the camera's raw frames are added up to one frame; those left over at the end are dropped, so
-    that all frames have the same dose (as RELION and Warp do). The grid is `upsampling` times finer than the sensor's.
+    `frames_per_fraction` of the camera's raw frames are added up to one frame, to `fractions_max` frames at most; raw frames
+    left over at the end are dropped, so that all frames have the same dose (as RELION and Warp do). The grid is `upsampling`
+    times finer than the sensor's.
     """
 
     frames_per_fraction: int = 1
     upsampling: int = 1
+    fractions_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,7 @@ def rendered(info: MovieInfo, rendering: Rendering) -> MovieInfo:
     info: of the raw frames, as `read_info` gives it.
     """
     frames = info.frame_count // rendering.frames_per_fraction
+    frames = min(frames, rendering.fractions_max or frames)
     if frames < 1:
         raise InputError(
             "EER_FRACTIONS",
