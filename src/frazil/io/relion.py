@@ -187,7 +187,7 @@ def motion_star(
     if source.eer_grouping is not None:
         general |= {"rlnEERUpsampling": source.eer_upsampling, "rlnEERGrouping": source.eer_grouping}
     shifts: dict[str, Column] = {
-        "rlnMicrographFrameNumber": np.arange(1, len(motion.shift_x_px) + 1),
+        "rlnMicrographFrameNumber": source.first_frame + np.arange(len(motion.shift_x_px)),
         "rlnMicrographShiftX": source.load_crop * np.array(motion.shift_x_px, dtype=np.float64),
         "rlnMicrographShiftY": source.load_crop * np.array(motion.shift_y_px, dtype=np.float64),
     }
