@@ -64,10 +64,10 @@ def write_programs(folder: Path, python: str) -> str:
     folder.mkdir()
     for name in ("frazil-preprocess", "frazil-reconstruct"):
         (folder / name).write_text(WORKER.format(python=python))
-    (folder / "agent").write_text(AGENT.format(python=python, folder=folder))
+    (folder / "frazil-agent").write_text(AGENT.format(python=python, folder=folder))
     for program in folder.iterdir():
         program.chmod(0o755)
-    return str(folder / "agent")
+    return str(folder / "frazil-agent")
 
 
 async def create(client: Client, movies: Path, *, until: str = "class2d") -> session_pb2.Session:
@@ -104,9 +104,9 @@ def counted(session_folder: Path) -> list[list[int]]:
     return blocks
 
 
-async def feed(client: Client, session_id: str, count: int, seconds: float) -> None:
+async def feed(client: Client, session_id: str, count: int, seconds: float, *, first: int = 0) -> None:
     """Register movies one by one, whatever the scheduler does meanwhile."""
-    for number in range(count):
+    for number in range(first, first + count):
         while True:
             try:
                 await client.register(session_id, f"movie{number:04d}")

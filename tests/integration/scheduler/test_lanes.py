@@ -145,4 +145,5 @@ async def test_a_lane_that_became_unusable_does_not_keep_the_scheduler_from_star
         assert "live" not in await lanes(client)
         notices = [event.notice.sentence for event in await client.history() if event.kind == "notice"]
         assert any("Lane live cannot be used" in sentence for sentence in notices)
-        await client.history()
+        await delete(client, "live")
+        await create(client, lane("live", nodes=["b"]))

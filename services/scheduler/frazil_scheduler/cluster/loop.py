@@ -79,7 +79,8 @@ class Clusters:
         if unwanted or cancelled:
             await backend.cancel(sorted({*unwanted, *cancelled}))
         await self._submit([*asked, *again], backend, state)
-        self._problem(name, "")
+        if may_ask:  # a refusal is shown until the lane asks again
+            self._problem(name, "")
 
     def _policy(self, name: str) -> ClusterPolicy | None:
         lane = self._hub.lanes.get(name)
@@ -115,10 +116,12 @@ class Clusters:
             try:
                 number = await backend.submit(request)
             except FrazilError as error:
-                # one without an answer may have been taken: the next list tells
-                untaken = names[place + (error.reason != "CLUSTER_REFUSED") :]
                 state.refused_mono = self._hub.clock.monotonic()
-                await self._hub.store.run(partial(pilots.not_taken, names=untaken, words=error.sentence))
+                unknown = error.reason == "CLUSTER_UNAVAILABLE"  # it may have been taken: the next list tells
+                failed = partial(pilots.not_taken, names=names[place + unknown :], words=error.sentence)
+                await self._hub.store.run(failed)
+                if unknown:
+                    await self._hub.store.run(partial(pilots.unanswered, name=name, words=error.sentence))
                 raise
             failpoint("cluster.submit.after")
             state.refused_mono = None

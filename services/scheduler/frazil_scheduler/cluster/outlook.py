@@ -71,7 +71,7 @@ class Prospects:
         known_as = f" as {row['cluster_job_id']}" if row["cluster_job_id"] not in ("", row["name"]) else ""
         words = f", {row['cluster_reason']}" if row["cluster_reason"] else ""
         return {
-            "SUBMITTING": f"{title} is being asked for a slot.",
+            "SUBMITTING": f"{title} is being asked for a slot{words}.",
             "PENDING": f"{title}: pending{words} ({row['name']}{known_as}).",
             "RUNNING": f"{title} has started {row['name']}{known_as}; its agent is awaited.",
         }[row["state"]]

@@ -101,6 +101,12 @@ def not_taken(tx: Transaction, names: Sequence[str], words: str) -> None:
         tx.placement_wanted = True
 
 
+def unanswered(tx: Transaction, name: str, words: str) -> None:
+    """Keep why it is not known whether the cluster has taken a job."""
+    _set(tx, name, cluster_reason=words)
+    tx.placement_wanted = True
+
+
 def cancel(tx: Transaction, name: str) -> str:
     """Note that a cluster job is not wanted any more, and return the cluster's identity of it.
 
@@ -150,6 +156,7 @@ def ended(tx: Transaction, row: RowMapping, policy: ClusterPolicy, state: Cluste
         tx.changed_nodes[name] = "node_ended"
         tx.topics.add(f"node:{name}")
     tx.placement_wanted = True
+    _forget_old(tx)
     if row["state"] != "CANCELLING" and state not in (ClusterState.CANCELLED, ClusterState.LOST):
         _count_attempt(tx, row, policy, words)
 
@@ -222,6 +229,14 @@ def _fruitless(tx: Transaction, row: RowMapping, lease: RowMapping | None, job: 
         return bool(lease["epoch"] == job["epoch"] and not job["progressed"] and stalls.input_waits(tx, job))
     newest = leases.find(tx, job["lease_id"])
     return newest is None or bool(newest["granted_ns"] < row["submitted_ns"])  # else another slot has served it
+
+
+def _forget_old(tx: Transaction) -> None:
+    """Keep the newest of those that are over; older ones are found in the log."""
+    old = tx.all(select(_pilot.name).where(~OPEN).order_by(_pilot.number.desc()).offset(limits.CLUSTER_JOBS_KEPT))
+    for row in old:
+        tx.run(delete(tables.node).where(_node.node_id == row["name"]))
+        tx.run(delete(tables.cluster_job).where(_pilot.name == row["name"]))
 
 
 def _is_of(row: RowMapping, entry: ClusterEntry) -> bool:

@@ -92,6 +92,11 @@ def stored(tx: Transaction) -> list[LaneSettings]:
     ]
 
 
+def is_stored(tx: Transaction, name: str) -> bool:
+    """Tell whether a lane is in the ledger."""
+    return tx.one(select(_lane.name).where(_lane.name == name)) is not None
+
+
 def create(tx: Transaction, book: LaneBook, settings: LaneSettings) -> None:
     """Keep a new lane. Raises FrazilError LANE_EXISTS."""
     if settings.name in book:

@@ -65,15 +65,19 @@ class Backend:
 
     async def submit(self, request: ClusterRequest) -> str:
         """Write the job's script and submit it."""
-        request.folder.mkdir(parents=True, exist_ok=True)
         script = request.folder / "cluster_script.sh"
         variables = self._variables(request, script)
-        script.write_text(self._templates.job_script(variables))
-        script.chmod(_SCRIPT_MODE)
+        text = self._templates.job_script(variables)
         command = self._templates.command(
             self._templates.submit,
             **{name: value for name, value in variables.items() if name != "run_cmd"},
         )
+        try:
+            request.folder.mkdir(parents=True, exist_ok=True)
+            script.write_text(text)
+            script.chmod(_SCRIPT_MODE)
+        except OSError as error:
+            raise refused(f"The job's script {script} cannot be written: {error.strerror}.") from error
         output = await run(command)
         if output.code == 0 and (number := job_number(output.stdout)):
             return number

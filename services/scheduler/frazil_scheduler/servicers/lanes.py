@@ -61,7 +61,8 @@ class LaneServicer:
         """Remove a lane that nobody uses."""
 
         def delete(tx: Transaction) -> scheduler_pb2.DeleteLaneResponse:
-            lanes.require_changeable(self._hub.lanes, request.name)
+            if request.name in self._hub.lanes or not lanes.is_stored(tx, request.name):  # else it cannot be used, and may go
+                lanes.require_changeable(self._hub.lanes, request.name)
             lanes.delete(tx, request.name)
             return scheduler_pb2.DeleteLaneResponse()
 
@@ -75,7 +76,7 @@ class LaneServicer:
             self._hub.lanes.put(settings, backend)
 
     def _let_go(self, tx: Transaction, name: str) -> None:
-        if name not in {settings.name for settings in lanes.stored(tx)}:
+        if not lanes.is_stored(tx, name):
             self._hub.lanes.remove(name)
 
     def _record(
