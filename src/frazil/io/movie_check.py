@@ -93,9 +93,10 @@ class MovieChecker:
         except BrokenPipeError:
             return None
         line = b""
+        answers = select.poll()
+        answers.register(process.stdout, select.POLLIN)
         while not line.endswith(b"\n"):
-            ready, _, _ = select.select([process.stdout], [], [], self._answer_seconds)
-            if not ready:
+            if not answers.poll(self._answer_seconds * 1e3):
                 raise TimeoutError(f"no answer in {self._answer_seconds:.0f} s")
             piece = process.stdout.read(65_536)
             if not piece:
