@@ -130,6 +130,24 @@ def test_every_cut_is_noticed(tmp_path: Path, frames: npt.NDArray[np.uint8], suf
             movies.open_movie(cut)
 
 
+def test_a_cut_tiff_says_how_many_frames_are_whole(tmp_path: Path, frames: npt.NDArray[np.uint8]) -> None:
+    path = tmp_path / "movie.tif"
+    write_tiff(path, frames, compression="lzw")
+    data = path.read_bytes()
+    with tifffile.TiffFile(path) as tiff:
+        ends = [page.dataoffsets[0] + page.databytecounts[0] for page in tiff.pages]
+    known = {0: "none of its frames is whole", 1: "only its first frame is whole", 3: "only its first 3 frames are whole"}
+    for whole, said in known.items():
+        path.write_bytes(data[: ends[whole] - 1])
+        sentence = movies.structure_complete(path).sentence
+        assert f"ends after {ends[whole] - 1:,} bytes" in sentence
+        assert said in sentence
+        assert "does not say how many are lost" in sentence
+    path.write_bytes(data[: ends[4] - 1])  # every directory is there: what is lost is known
+    sizes = f"{len(data) - 1:,} of {len(data):,} bytes"
+    assert movies.structure_complete(path).sentence == f"movie.tif is truncated: {sizes}; 4 of 5 frames are whole."
+
+
 @pytest.mark.parametrize("suffix", [".tif", ".mrc"])
 def test_a_preallocated_file_is_not_complete(tmp_path: Path, frames: npt.NDArray[np.uint8], suffix: str) -> None:
     path = tmp_path / f"movie{suffix}"

@@ -120,7 +120,8 @@ def _cut_chain(pages: list[Page], size: int, name: str, want: int) -> str:
     whole = sum(page.end <= size for page in pages)
     if not pages:
         return truncated(name, size, want)
-    frames = "none of its frames is whole" if not whole else f"only its first {whole:,} frames are whole"
+    known = {0: "none of its frames is whole", 1: "only its first frame is whole"}
+    frames = known.get(whole, f"only its first {whole:,} frames are whole")
     return f"{name} is truncated: it ends after {size:,} bytes, and {frames}; the file does not say how many are lost."
 
 
