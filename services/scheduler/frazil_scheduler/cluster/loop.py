@@ -76,8 +76,9 @@ class Clusters:
         may_ask = state.refused_mono is None or now - state.refused_mono >= patience
         asked, cancelled = await self._hub.store.run(partial(provision, lane=name, policy=backend.policy, may_ask=may_ask))
         again, state.again = state.again, []
-        if unwanted or cancelled:
-            await backend.cancel(sorted({*unwanted, *cancelled}))
+        known = {*unwanted, *cancelled} - {""}  # one whose identity is not known yet is cancelled when a list tells it
+        if known:
+            await backend.cancel(sorted(known))
         await self._submit([*asked, *again], backend, state)
         if may_ask:  # a refusal is shown until the lane asks again
             self._problem(name, "")
