@@ -118,11 +118,11 @@ def check_leases(now: Snapshot) -> None:
 
 
 def check_sessions(now: Snapshot) -> None:
-    """A paused session holds nothing; E1: every exposure is counted once."""
+    """A paused session holds nothing but for auxiliary jobs submitted since; E1: every exposure is counted once."""
     states = {row["session_id"]: row["state"] for row in now["session"]}
-    session_of = {row["job_id"]: row["session_id"] for row in now["job"]}
+    session_of = {row["job_id"]: row["session_id"] for row in now["job"] if row["indefinite"]}
     for row in now["lease"]:
-        if states[session_of[row["job_id"]]] in ("PAUSED", "COMPLETED"):
+        if states.get(session_of.get(row["job_id"], "")) in ("PAUSED", "COMPLETED"):
             assert row["released"]  # what was lost or quarantined may still come back, to be killed or proven free
             assert row["state"] not in ("RESERVED", "HELD")
     for row in now["session"]:

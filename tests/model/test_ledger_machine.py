@@ -13,9 +13,11 @@ from sqlalchemy import select
 
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import exposures, gpus, nodes, sessions, workers
+from frazil_scheduler.domain import exposures, nodes, workers
 from frazil_scheduler.ledger import tables
 from model.laws import Fold, check_all
+from model.rules_gpus import GpuRules
+from model.rules_jobs import JobRules
 from model.world import Worker, World
 
 SESSIONS = ("a", "b")
@@ -24,7 +26,7 @@ CLASSES = worker_pb2.FailExposureRequest.FailureClass.values()[1:]
 LEASED = select(tables.lease.c.lease_id, tables.job.c.job_type).join(tables.job).subquery()
 
 
-class Facility(RuleBasedStateMachine):
+class Facility(GpuRules, JobRules, RuleBasedStateMachine):
     """Two sessions, two nodes with three slots, four movies a session."""
 
     def __init__(self, new_ledger: Callable[[], str]) -> None:
@@ -168,12 +170,6 @@ class Facility(RuleBasedStateMachine):
     def the_scheduler_restarts(self) -> None:
         self.world.restart()
 
-    @rule(slot=st.sampled_from(["GPU-1#0", "GPU-3#0"]), clear=st.booleans())
-    def a_person_quarantines_or_clears(self, slot: str, clear: bool) -> None:
-        if self.world.rows(tables.slot, tables.slot.c.slot_key == slot):
-            act = gpus.clear if clear else lambda tx, key: gpus.quarantine(tx, key, "maintenance")
-            self.world.store.transact(lambda tx: act(tx, slot))
-
     @rule(node=st.sampled_from(sorted(NODES)))
     def a_person_fences(self, node: str) -> None:
         lost = self.world.rows(tables.node, tables.node.c.node_id == node, tables.node.c.state == "LOST")
@@ -185,12 +181,6 @@ class Facility(RuleBasedStateMachine):
     @rule(name=st.sampled_from(SESSIONS))
     def a_person_retries(self, name: str) -> None:
         self.world.store.transact(lambda tx: exposures.retry_quarantined(tx, self.sessions[name]))
-
-    @rule(number=st.integers(0, 30))
-    def a_person_cancels(self, number: int) -> None:
-        rows = self.world.rows(tables.job)
-        if number < len(rows):
-            self.world.store.transact(lambda tx: sessions.stop(tx, rows[number], "CANCELLED", "Cancelled by a person."))
 
 
 @pytest.mark.timeout(300)

@@ -71,6 +71,7 @@ class World:
         self.folder = folder
         self.ledger = ledger
         self.mono = 1000.0
+        self.wall_offset = 1e8  # seconds by which the wall clock is ahead
         self.heard: dict[str, float] = {}
         self.nodes: dict[str, Node] = {}
         self.workers: dict[str, Worker] = {}  # live processes by lease
@@ -79,7 +80,11 @@ class World:
         self.commits: list[worker_pb2.CommitExposureRequest] = []
         self._tokens = (f"id{number:06d}" for number in itertools.count(1))
         self._requests = (f"request-{number}" for number in itertools.count(1))
-        self.clock = Clock(monotonic=lambda: self.mono, wall_ns=lambda: int(self.mono * 1e9), token=lambda: next(self._tokens))
+        self.clock = Clock(
+            monotonic=lambda: self.mono,
+            wall_ns=lambda: int((self.mono + self.wall_offset) * 1e9),
+            token=lambda: next(self._tokens),
+        )
         self.store = self._open()
 
     def _open(self) -> Store:
@@ -113,6 +118,11 @@ class World:
     def rows(self, table: Any, *where: Any) -> list[Any]:
         """Return a table's rows."""
         return list(self.store.read(lambda tx: tx.all(select(table).where(*where))))
+
+    def row_of(self, session_id: str) -> Any:
+        """Return a session's row."""
+        (row,) = self.rows(tables.session, tables.session.c.session_id == session_id)
+        return row
 
     # ------------------------------------------------------------------------------------------------------- sessions
     def create(self, name: str, *, until: str = "", workers_wanted: int = 1, **compute: Any) -> str:

@@ -26,6 +26,7 @@ from frazil import jobs
 from frazil.agent import inventory
 from frazil.agent.children import Children, Launch, find_programs, reap_orphans
 from frazil.agent.control import Control, Node
+from frazil.agent.gpu_poll import GpuPoll
 from frazil.agent.inventory import DeclaredGpu, Gpu, GpuShares, Slot
 from frazil.agent.locks import LockFolder
 from frazil.agent.nvml import Nvml
@@ -143,6 +144,8 @@ def _build(settings: AgentSettings, address: str, node_id: str, locks: LockFolde
     nvml = Nvml()
     slots, baselines = find_slots(settings, node_id, nvml, Baselines(locks, nvml, boot_id))
     nvml.watch()
+    gpus = GpuPoll(nvml, baselines, time.monotonic)
+    gpus.start()
     if settings.once:
         slots = (least_used(slots, nvml, locks),)
     programs = find_programs(settings.programs or sorted({jobs.load(name).program for name in jobs.names()}))
@@ -164,7 +167,7 @@ def _build(settings: AgentSettings, address: str, node_id: str, locks: LockFolde
     )
     keys = [slot.slot_key for slot in slots]
     structlog.get_logger().info("agent_started", node=node_id, slots=keys, programs=node.programs, locks=str(locks.folder))
-    return Control(node, locks, Children(locks, launch, time.monotonic), nvml, time.monotonic)
+    return Control(node, locks, Children(locks, launch, time.monotonic), gpus, time.monotonic)
 
 
 async def _serve(control: Control, address: str, drain_seconds: float) -> None:

@@ -125,7 +125,7 @@ def explain(world: World, session_id: str) -> scheduler_pb2.ExplainWaitResponse:
 
 def test_a_waiting_job_learns_its_position_its_holders_and_what_helps(world: World) -> None:
     holder = up(world)
-    granted_ns = int(world.mono * 1e9)
+    granted_ns = world.clock.wall_ns()
     names = ["second", "first", "elsewhere"]
     sessions = {name: world.create(name, until="preprocess") for name in names[:2]}
     sessions["elsewhere"] = world.create("elsewhere", until="preprocess", preprocessing_gpus=["GPU-7"], priority=90)

@@ -125,7 +125,8 @@ def exited(tx: Transaction, node_id: str, message: agent_pb2.Exited) -> None:
             out_of_memory=message.out_of_memory,
         )
         leases.apply(tx, row, ended)
-        gpus.ended_with(tx, row, message)
+        if not row["dead"]:  # else it is an old story
+            gpus.ended_with(tx, row, message)
 
 
 def proved_free(tx: Transaction, node_id: str, message: agent_pb2.ProvedFree) -> None:

@@ -28,8 +28,14 @@ def begin(tx: Transaction) -> None:
 
 
 def _flag(tx: Transaction, row: RowMapping) -> None:
-    still = tx.mono - row["progress_mono"] >= limits.STALLED_SECONDS
-    if row["stalled"] or not still or not input_waits(tx, row):
+    """Flag a job whose input has waited for long; the time without input does not count."""
+    still = tx.mono - row["progress_mono"]
+    if row["stalled"] or still < limits.PROGRESS_NOTED_SECONDS:
+        return
+    if not input_waits(tx, row):
+        tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(progress_mono=tx.mono))
+        return
+    if still < limits.STALLED_SECONDS:
         return
     tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(stalled=True))
     tx.changed_jobs.setdefault(row["job_id"], "job_stalled")
@@ -40,6 +46,8 @@ def _flag(tx: Transaction, row: RowMapping) -> None:
 
 
 def _limit(tx: Transaction, row: RowMapping) -> None:
+    if row["job_type"] not in declarations.names():  # its distribution was removed while it runs: its limits are not known
+        return
     declaration = declarations.load(row["job_type"])
     if tx.mono - row["running_mono"] >= declaration.time_limit_seconds:
         sentence = f"It ran for more than {declaration.time_limit_seconds / 3600:g} h, its limit, and was stopped."
