@@ -55,7 +55,8 @@ def class2d(context):
 sys.exit(run_worker("stand-in", {{"preprocess": preprocess, "class2d_streaming": class2d}}))
 '''
 AGENT = """#!/bin/sh
-exec {python} -m frazil.agent "$@" --programs {folder}/frazil-preprocess,{folder}/frazil-reconstruct --lock-dir {folder}/locks
+arguments=$(echo "$@" | sed 's/ --require-gpu//')  # the GPUs here are none
+exec {python} -m frazil.agent $arguments --programs {folder}/frazil-preprocess,{folder}/frazil-reconstruct --lock-dir {folder}/locks
 """
 
 

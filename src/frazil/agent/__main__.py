@@ -56,6 +56,7 @@ class AgentSettings:
     shares: tuple[GpuShares, ...] = ()  # unequal slots on some GPUs, before the others
     gpus: tuple[DeclaredGpu, ...] = ()  # instead of asking NVML
     drain_seconds: float = 30.0
+    require_gpu: bool = False  # do not start without one
     once: bool = False  # started by a cluster job: one slot, one lease
     idle_seconds: float = 60.0  # after which such an agent leaves when no lease has come
 
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slots-per-gpu", type=int, metavar="N", help="equal slots on every GPU (default: 1)")
     parser.add_argument("--lock-dir", type=Path, metavar="D", help="lock files; one local folder for all agents of a host")
     parser.add_argument("--drain-seconds", type=float, metavar="S", help="time for workers to finish on SIGTERM (default: 30)")
+    parser.add_argument("--require-gpu", action="store_true", default=None, help="do not start where no GPU is seen")
     parser.add_argument("--once", action="store_true", default=None, help="offer one slot, serve one lease, exit")
     parser.add_argument("--idle-seconds", type=float, metavar="S", help="with --once: exit when no lease comes (default: 60)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="frazil.toml")
@@ -100,8 +102,12 @@ def _parser() -> argparse.ArgumentParser:
 def find_slots(
     settings: AgentSettings, node_id: str, nvml: Nvml, baselines: Baselines
 ) -> tuple[tuple[Slot, ...], dict[str, int]]:
-    """Return the node's slots and the baseline of each of its GPUs."""
+    """Return the node's slots and the baseline of each of its GPUs. Raises FrazilError NO_GPU where one is required."""
     gpus = _declared(settings, node_id) or inventory.visible_gpus(nvml.gpus(), os.environ)
+    if settings.require_gpu and not gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = f" (CUDA_VISIBLE_DEVICES is {visible!r})" if visible is not None else ""
+        raise FrazilError("NO_GPU", f"NVIDIA's driver shows no GPU here{hidden}; run nvidia-smi in the same job to see why.")
     baseline = {gpu.uuid: baselines.measure(gpu.uuid) for gpu in gpus}
     slots = tuple(
         slot

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from frazil.agent.__main__ import AgentSettings, find_slots
+from frazil.agent.__main__ import AgentSettings, find_slots, least_used
 from frazil.agent.inventory import (
     DeclaredGpu,
     Gpu,
@@ -104,6 +104,27 @@ def test_processors_are_slots_only_where_there_is_no_gpu_or_when_asked(tmp_path:
     assert len(slots) >= 2
     assert {s.is_gpu for s in slots} == {False}
     assert baselines == {}
+
+
+def test_where_a_gpu_is_required_processors_do_not_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(FrazilError, match="shows no GPU here"):
+        find(tmp_path, Library(A100), require_gpu=True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    slots, _ = find(tmp_path, Library(A100), require_gpu=True)
+    assert [s.slot_key for s in slots] == ["GPU-a#0"]
+
+
+def test_an_agent_for_one_lease_takes_the_gpu_that_others_leave_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    nvml, locks = Nvml(Library(A100, RTX)), LockFolder(tmp_path)
+    slots, _ = find_slots(AgentSettings(once=True), "node", nvml, Baselines(locks, nvml, "boot"))
+    free = least_used(slots, nvml, locks)
+    assert free.slot_key == max(slots, key=lambda slot: slot.memory_mib).slot_key
+    lock = locks.take(free.slot_key)
+    assert lock is not None
+    with lock:
+        assert least_used(slots, nvml, locks) != free
 
 
 def test_declared_gpus_replace_the_drivers(tmp_path: Path) -> None:

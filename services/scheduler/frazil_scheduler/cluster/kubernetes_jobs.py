@@ -92,6 +92,8 @@ def _pod(request: ClusterRequest, options: KubernetesOptions, policy: ClusterPol
     command = ["frazil-agent", "--once", "--node-id", request.name, "--scheduler", request.scheduler_address]
     command += ["--programs", request.program, "--lock-dir", "/tmp/locks", "--idle-seconds", f"{policy.idle_seconds:g}"]  # noqa: S108 in the pod
     command += ["--drain-seconds", f"{max(1.0, policy.drain_seconds - 15):g}"]
+    if options.num_gpu:
+        command.append("--require-gpu")
     limits: dict[str, Any] = {"memory": f"{options.ram_gb}Gi"}
     if options.num_gpu:
         limits[options.gpu_resource] = options.num_gpu

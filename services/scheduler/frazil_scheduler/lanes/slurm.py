@@ -118,7 +118,7 @@ class Backend:
         arguments = (
             f"--once --node-id {request.name} --scheduler {request.scheduler_address} --programs {request.program}"
             f" --idle-seconds {policy.idle_seconds:g} --drain-seconds {max(1.0, policy.drain_seconds - 15):g}"
-        )
+        ) + (" --require-gpu" if policy.gpus else "")
         return {
             "name": request.name,
             "run_cmd": f"{self._agent} {arguments}",
