@@ -35,9 +35,10 @@ def _interpolate(
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _accumulate(weight: np.float32, row: Images, total: Images) -> None:
+def _accumulate(weights: Images, r0: Images, r1: Images, r2: Images, r3: Images, total: Images) -> None:
+    a, b, c, d = weights[0], weights[1], weights[2], weights[3]
     for x in range(total.shape[0]):
-        total[x] += weight * row[x]
+        total[x] += a * r0[x] + b * r1[x] + c * r2[x] + d * r3[x]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -101,12 +102,17 @@ def add_rows(  # noqa: PLR0913 - a flat kernel
     rank = sums.shape[0]
     size = (sums.shape[1] - 2 * apron, sums.shape[2] - 2 * apron)
     work = np.empty((5, run + 4), np.float32)
-    row = np.empty(sums.shape[2], np.float32)
+    rows = np.zeros((4, sums.shape[2]), np.float32)  # four frames at a time: the sums are read and written less often
+    four = np.zeros((rank, 4), np.float32)
     for y in range(first, last):
-        for t in range(images.shape[0]):
-            _warp_row(images[t], warps[t], y - apron, size, margin, run, work, row)
+        for start in range(0, images.shape[0], 4):
+            count = min(4, images.shape[0] - start)
+            four[:, count:] = np.float32(0)
+            for i in range(count):
+                four[:, i] = weights[:, start + i]
+                _warp_row(images[start + i], warps[start + i], y - apron, size, margin, run, work, rows[i])
             for r in range(rank):
-                _accumulate(weights[r, t], row, sums[r, y])
+                _accumulate(four[r], rows[0], rows[1], rows[2], rows[3], sums[r, y])
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

@@ -97,7 +97,7 @@ def phase_table(turns: np.ndarray[Any, Any], frequencies: np.ndarray[Any, Any], 
     ----------
     turns: (frame, tile) host, shifts in px along one axis. frequencies: (frequency,) host, cycles per px.
     """
-    angle = (-2 * math.pi) * turns[:, :, None] * frequencies
+    angle = ((-2 * math.pi) * turns[:, :, None] * frequencies).astype(np.float32)
     table = np.empty(angle.shape, np.complex64)
     table.real, table.imag = np.cos(angle), np.sin(angle)
     return to_device(table, xp)

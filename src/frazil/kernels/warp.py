@@ -22,7 +22,7 @@ from frazil.array import Array, is_cupy, is_numpy, namespace, thread_count
 APRON_PX = 10  # around the field in the sums: what the prefilter reaches, to 1e-6
 CUDA_RANK_MAX = 16
 _RUNS_PX = (32, 16, 8, 4, 2, 1)  # neighbours in a row that share one shift: the longest that is good enough
-_RUN_ERROR_PX = 0.03
+_RUN_ERROR_PX = 0.05
 _POLE = math.sqrt(3) - 2
 _PREFILTER = _POLE ** np.abs(np.arange(-APRON_PX, APRON_PX + 1))
 _PREFILTER /= _PREFILTER.sum()  # but for what is cut off, the root of 3

@@ -18,7 +18,7 @@ _ENVELOPE_ANGSTROM2 = 270.0  # weight exp(-2 B s^2)
 _LOW_CUT_ANGSTROM = 250.0
 _ROUNDS = ((3, 3), (1, 3), (0, 2))  # (neighbours averaged on each side, at most so many iterations)
 _GROUPS_PER_NEIGHBOUR = 6
-_SETTLED_PX = 0.1
+_SETTLED_PX = 0.4
 _CLEAR_PEAK, _LOST_PEAK = 6.0, 4.5  # height in standard deviations of the correlation image; noise alone reaches 3.5
 
 

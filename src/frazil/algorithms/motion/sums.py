@@ -16,10 +16,10 @@ from frazil.kernels.warp import APRON_PX, add_warped, sharpened
 from frazil.model.optics import Optics
 from frazil.primitives.fourier import crop_transform, frequency_radius, irfft2, rfft2
 
-_BATCH_PX, _BATCH_FRAMES = 20_000_000, (4, 8)  # frames held together: fewer passes over the sums, little memory
+_BATCH_PX, _BATCH_FRAMES = 24_000_000, (4, 8)  # frames held together: fewer passes over the sums, little memory
 _MARGIN_PX = APRON_PX + 4  # what is read beyond a shift
 _TABLE_SIZE = 4096  # entries over frequency: taking the nearest is good to 1e-4 of a weight
-_WEIGHT_ERROR = 1e-5
+_WEIGHT_ERROR = 3e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def aligned_sums(
 def low_rank(rows: list[Matrix]) -> LowRankWeights:
     """Factorise weights (frequency or 1, frame) of several sums by a singular value decomposition of all of them.
 
-    As many components are kept as leave an error of 1e-5 of a row's norm; rows that stand for all frequencies count a
+    As many components are kept as leave an error of 3e-5 of a row's norm; rows that stand for all frequencies count a
     hundredfold, so that plain sums are exact.
     """
     norms = [np.maximum(np.linalg.norm(row, axis=1, keepdims=True), 1e-30) for row in rows]
