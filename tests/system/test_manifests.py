@@ -34,7 +34,9 @@ def render(kubectl: str, folder: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(text))
 
 
-@pytest.mark.parametrize("folder", ["k8s/base", "k8s/components/gpu", "k8s/components/kubernetes-lane", "k8s/components/postgresql"])
+@pytest.mark.parametrize(
+    "folder", ["k8s/base", "k8s/components/gpu", "k8s/components/kubernetes-lane", "k8s/components/postgresql"]
+)
 def test_every_manifest_is_valid(kubectl: str, folder: str) -> None:
     documents = render(kubectl, folder)
     for document in documents:
