@@ -66,5 +66,5 @@ class JobRules:
         try:
             self.world.store.transact(body)  # type: ignore[arg-type]
         except FrazilError as error:
-            if error.kind not in (ErrorKind.CONFLICT, ErrorKind.NOT_FOUND) and error.reason != "NO_SLOT_FITS":
+            if error.kind is not ErrorKind.CONFLICT and error.reason != "NO_SLOT_FITS":
                 raise

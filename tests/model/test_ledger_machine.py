@@ -184,6 +184,7 @@ class Facility(GpuRules, JobRules, RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("more_jobs")
 def test_every_law_holds_in_random_histories(new_ledger: Callable[[], str], request: pytest.FixtureRequest) -> None:
     examples = {"sqlite": 20, "postgresql": 8}[request.node.callspec.params["new_ledger"]]
     chosen = settings(
