@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +32,7 @@ _MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float16", 101: 
 _PACKED_MODE = 101  # two 4-bit pixels to a byte
 _IMOD_STAMP = 1146047817  # "IMOD" at word 39: then bit 0 of the flags says whether mode 0 is signed
 _TAIL_BYTES = 65_536
+_THREADS_MAX = 4  # more read no faster from a page cache
 
 
 class Stream(Protocol):
@@ -84,40 +86,65 @@ def check_structure(path: Path) -> Completeness:
 
 
 def iterate_frames(path: Path, info: MovieInfo) -> Iterator[Image]:
-    """Yield the frames `(y, x)` one by one, in native byte order.
+    """Yield the frames `(y, x)` one by one, in native byte order, a few read ahead.
 
     Frames are read, not mapped into memory: a file that is cut while it is being read then ends in an InputError, where a
     map would kill the worker (SIGBUS).
     """
+    import numpy as np
+
+    from frazil.array import thread_count
+    from frazil.io.movies._pixels import decode_ahead
+
     header = read_header(path)
-    with path.open("rb", buffering=0) as file:
-        file.seek(header.data_offset)
-        yield from decode_frames(file, header, info.frame_count, path.name)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def frame(index: int) -> Image:
+        stored: Image = np.empty(header.frame_bytes, np.uint8)
+        target, offset = memoryview(stored), header.data_offset + index * header.frame_bytes
+        if not _fill(lambda rest: os.preadv(descriptor, [rest], offset + len(target) - len(rest)), target):
+            raise _ends_within(path.name, index)
+        return _pixels(stored, header)
+
+    try:
+        yield from decode_ahead(frame, range(info.frame_count), min(_THREADS_MAX, thread_count(), info.frame_count))
+    finally:
+        os.close(descriptor)
 
 
 def decode_frames(stream: Stream, header: Header, count: int, name: str) -> Iterator[Image]:
     """Yield `count` frames from a stream that stands at the first one. Raises InputError when it ends too early."""
     import numpy as np
 
+    for index in range(count):
+        stored: Image = np.empty(header.frame_bytes, np.uint8)
+        if not _fill(stream.readinto, memoryview(stored)):
+            raise _ends_within(name, index)
+        yield _pixels(stored, header)
+
+
+def _pixels(stored: Image, header: Header) -> Image:
+    """Return the frame `(y, x)` that is stored in these bytes."""
+    import numpy as np
+
     from frazil.kernels.nibbles import unpack_nibbles
 
     info = header.info
+    if header.packed:
+        return unpack_nibbles(stored.reshape(info.height_px, -1), info.width_px, low_first=True)
     dtype = np.dtype(info.dtype).newbyteorder(header.byte_order)
-    for index in range(count):
-        stored: Image = np.empty(header.frame_bytes, np.uint8)
-        if not _fill(stream, memoryview(stored)):
-            raise InputError("MOVIE_TRUNCATED", f"{name} ends within frame {index + 1}: copy the movie again.")
-        if header.packed:
-            yield unpack_nibbles(stored.reshape(info.height_px, -1), info.width_px, low_first=True)
-        else:
-            yield stored.view(dtype).reshape(info.height_px, info.width_px).astype(info.dtype, copy=False)
+    return stored.view(dtype).reshape(info.height_px, info.width_px).astype(info.dtype, copy=False)
 
 
-def _fill(stream: Stream, target: memoryview) -> bool:
-    """Fill the target from a stream, which may give less at a time than it is asked for; False at its end."""
+def _ends_within(name: str, index: int) -> InputError:
+    return InputError("MOVIE_TRUNCATED", f"{name} ends within frame {index + 1}: copy the movie again.")
+
+
+def _fill(read_into: Callable[[memoryview], int | None], target: memoryview) -> bool:
+    """Fill the target from a source, which may give less at a time than it is asked for; False at its end."""
     filled = 0
     while filled < len(target):
-        count = stream.readinto(target[filled:])
+        count = read_into(target[filled:])
         if not count:
             return False
         filled += count
