@@ -142,7 +142,8 @@ async def test_ten_kills_of_cluster_jobs_and_scheduler_leave_every_particle_coun
     async with facility(tmp_path) as (site, client):
         session = await create(client, movies)
         feeding = asyncio.create_task(feed(client, session.session_id, 50, 0.2))
-        kills = [*["node", "scheduler"] * 3, *["cancel"] * 2, "cluster.submit.before", "cluster.submit.after"]
+        kills = ["node", "node", "node", "cancel", "cancel", "scheduler", "scheduler"]
+        kills += ["cluster.submit.before", "cluster.submit.after", "scheduler.Cluster.submit.after"]
         chance.shuffle(kills)
         for kill in kills:
             await asyncio.sleep(chance.uniform(0.5, 1.5))

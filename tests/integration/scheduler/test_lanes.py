@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from frazil.api.agent.v1 import agent_pb2
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.api.session.v1 import session_pb2
 from frazil.rpc.client import new_request_id
@@ -147,3 +148,13 @@ async def test_a_lane_that_became_unusable_does_not_keep_the_scheduler_from_star
         assert any("Lane live cannot be used" in sentence for sentence in notices)
         await delete(client, "live")
         await create(client, lane("live", nodes=["b"]))
+
+
+async def test_the_agent_of_a_cluster_job_that_nobody_knows_is_sent_away(client: Client) -> None:
+    call = client.agents.Connect()
+    hello = agent_pb2.Hello(node_id="frazil-00000000", boot_id="b", incarnation="i", cluster_job_name="frazil-00000000")
+    await call.write(agent_pb2.ConnectRequest(hello=hello))
+    reason, sentence = await refusal(call.read())
+    assert reason == "AGENT_NOT_WANTED"
+    assert "must leave" in sentence
+    assert (await client.scheduler.ListNodes(scheduler_pb2.ListNodesRequest())).nodes == []

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import RowMapping, select
 
 from frazil.model.errors import FrazilError
-from frazil.rpc.failpoints import failpoint
+from frazil.rpc.failpoints import failpoint, operation
 from frazil_scheduler.cluster import pilots
 from frazil_scheduler.cluster.provision import ClusterJob, Phase, Waiting, decide
 from frazil_scheduler.domain import jobs, limits, queue, stopping
@@ -74,6 +74,7 @@ class Clusters:
             unwanted = await self._list(name, backend, state)
         patience = limits.CLUSTER_REFUSED_LISTS * backend.policy.list_seconds
         may_ask = state.refused_mono is None or now - state.refused_mono >= patience
+        operation.set("Cluster.decide")
         asked, cancelled = await self._hub.store.run(partial(provision, lane=name, policy=backend.policy, may_ask=may_ask))
         again, state.again = state.again, []
         known = {*unwanted, *cancelled} - {""}  # one whose identity is not known yet is cancelled when a list tells it
@@ -103,6 +104,7 @@ class Clusters:
         before = {row["name"] for row in await self._hub.store.look(partial(pilots.of_lane, lane=name))}
         entries = await backend.list(sorted(before))
         observe = partial(pilots.observe, lane=name, policy=backend.policy, entries=entries)
+        operation.set("Cluster.list")
         unwanted, state.again = await self._hub.store.run(observe)
         after = {row["name"] for row in await self._hub.store.look(partial(pilots.of_lane, lane=name))}
         for gone in before - after:
@@ -111,6 +113,7 @@ class Clusters:
 
     async def _submit(self, names: Sequence[str], backend: ClusterBackend, state: LaneState) -> None:
         """Submit cluster jobs; after one that fails the others are not tried, and are told so in the ledger."""
+        operation.set("Cluster.submit")
         for place, name in enumerate(names):
             request = await self._hub.store.look(partial(self._request, name=name, policy=backend.policy))
             failpoint("cluster.submit.before")
