@@ -6,15 +6,22 @@ import type { ComputeAdvice } from "../records";
 
 const TYPING_MS = 400;
 
+/** What advice is asked on: a session with other compute resources, or one that is still being typed. */
+export interface Question {
+  readonly session?: string;
+  readonly parameters?: Values;
+  readonly compute: Values;
+}
+
 /** Return the advice on what is being typed, a moment after the last key; null while there is none. */
-export function useAdvice(parameters: Values, compute: Values): ComputeAdvice | null {
+export function useAdvice(question: Question): ComputeAdvice | null {
   const [advice, setAdvice] = useState<ComputeAdvice | null>(null);
-  const asked = JSON.stringify({ parameters, compute });
+  const asked = JSON.stringify(question);
   useEffect(() => {
     let gone = false;
     const ask = async (): Promise<void> => {
       try {
-        const reply = await getAdvice(JSON.parse(asked) as { parameters: Values; compute: Values });
+        const reply = await getAdvice(JSON.parse(asked) as Question);
         if (!gone) setAdvice(reply.advice);
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;

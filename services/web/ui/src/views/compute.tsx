@@ -51,7 +51,7 @@ export function ComputeDialog(props: {
           priority,
           alternation: { ...(current.alternation ?? {}), enabled: alternate },
         };
-  const advice = useAdvice({ ...(session.parameters as unknown as Values) }, compute);
+  const advice = useAdvice({ session: session.session_id, compute });
   const ask = async (wish: () => Promise<unknown>): Promise<void> => {
     setBusy(true);
     setProblem("");
@@ -71,9 +71,13 @@ export function ComputeDialog(props: {
       {problem !== "" && <Alert tone="bad">{problem}</Alert>}
       <div className="compute-row">
         <label htmlFor="compute-workers">Preprocessing workers</label>
-        <input id="compute-workers" type="number" min={1} max={256} value={workers} onChange={(event) => setWorkers(Number(event.target.value))} />
+        <div className="input">
+          <input id="compute-workers" type="number" min={1} max={256} value={workers} onChange={(event) => setWorkers(Number(event.target.value))} />
+        </div>
         <label htmlFor="compute-priority">Priority</label>
-        <input id="compute-priority" type="number" min={0} max={100} value={priority} onChange={(event) => setPriority(Number(event.target.value))} />
+        <div className="input">
+          <input id="compute-priority" type="number" min={0} max={100} value={priority} onChange={(event) => setPriority(Number(event.target.value))} />
+        </div>
         <label className="compute-check">
           <input type="checkbox" checked={alternate} onChange={(event) => setAlternate(event.target.checked)} />
           On few GPUs, preprocessing and streaming jobs take turns

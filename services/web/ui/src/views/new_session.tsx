@@ -79,6 +79,37 @@ const FILES: readonly Field[] = [
     ],
   },
   { name: "defects_path", label: "Defect file", kind: "text", placeholder: "none" },
+  {
+    name: "gain_sense",
+    label: "Gain",
+    kind: "select",
+    options: [
+      ["", "as usual for its file"],
+      ["multiply", "multiplies"],
+      ["divide", "divides"],
+    ],
+  },
+  { name: "eer_fractions", label: "EER fractions", kind: "number", placeholder: "40" },
+  {
+    name: "eer_upsampling",
+    label: "EER upsampling",
+    kind: "select",
+    options: [
+      ["", "no"],
+      ["2", "2×"],
+      ["4", "4×"],
+    ],
+  },
+  {
+    name: "load_crop",
+    label: "Super-resolution",
+    kind: "select",
+    options: [
+      ["", "crop to physical pixels"],
+      ["1", "keep"],
+      ["2", "halve"],
+    ],
+  },
 ];
 
 const PROCESSING: readonly Field[] = [
@@ -180,8 +211,10 @@ export function profileTexts(profile: Profile): Texts {
   return texts;
 }
 
+const NUMBERED = new Set(["gain_rotate", "eer_upsampling", "load_crop"]);
+
 function isNumber(field: Field): boolean {
-  return field.kind === "number" || field.name === "gain_rotate";
+  return field.kind === "number" || NUMBERED.has(field.name);
 }
 
 interface Form {
@@ -249,7 +282,7 @@ export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly La
   };
   const laneFields = lanes.length < 2 ? [] : laneChoices(lanes);
   const { parameters, compute } = readForm(form.values);
-  const advice = useAdvice(parameters, compute);
+  const advice = useAdvice({ parameters, compute });
   return (
     <Dialog label="New session" className="form-dialog" onClose={onClose}>
       <form ref={element} onSubmit={submit} noValidate>
