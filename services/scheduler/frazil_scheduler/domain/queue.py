@@ -63,12 +63,14 @@ def slots_by_lane(tx: Transaction, lanes: Lanes) -> dict[str, list[Slot]]:
     }
     cluster_nodes = outlook.nodes(tx)
     slots = [_to_slot(tx, row, holders.get(row["slot_key"]), cluster_nodes.get(row["node_id"])) for row in rows]
+    return {
+        name: [slot for slot in slots if _belongs(slot.node_id, cluster_nodes.get(slot.node_id), name, lanes)] for name in lanes
+    }
 
-    def belongs(node_id: str, name: str) -> bool:
-        asked_for = cluster_nodes.get(node_id)
-        return asked_for.lane == name if asked_for is not None else lanes[name].accepts(node_id)
 
-    return {name: [slot for slot in slots if belongs(slot.node_id, name)] for name in lanes}
+def in_lane(tx: Transaction, lanes: Lanes, lane: str, node_id: str) -> bool:
+    """Tell whether a node's slots belong to a lane."""
+    return lane in lanes and _belongs(node_id, outlook.nodes(tx).get(node_id), lane, lanes)
 
 
 def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb2.ExplainWaitResponse:
@@ -184,6 +186,10 @@ def to_job(row: RowMapping) -> WaitingJob:
         priority=row["priority"],
         gpus=frozenset(row["gpus"].splitlines()),
     )
+
+
+def _belongs(node_id: str, cluster_node: outlook.ClusterNode | None, lane: str, lanes: Lanes) -> bool:
+    return cluster_node.lane == lane if cluster_node is not None else lanes[lane].accepts(node_id)
 
 
 def _prospects(tx: Transaction, lanes: Lanes) -> Callable[[str, str], str]:

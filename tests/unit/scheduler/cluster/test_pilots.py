@@ -78,6 +78,15 @@ def test_its_slot_is_no_other_lanes(cluster: Cluster) -> None:
     assert all(lease["job_id"] != job(cluster, other)["job_id"] for lease in cluster.world.rows(tables.lease))
 
 
+def test_a_change_of_compute_resources_leaves_a_job_where_it_runs(cluster: Cluster) -> None:
+    session_id = cluster.session()
+    name = cluster.serving()
+    cluster.world.update(session_id, preprocessing_workers=2)
+    (worker,) = cluster.world.on(name)
+    assert not worker.draining
+    assert len(cluster.submit()) == 1  # for the second worker
+
+
 def test_the_clusters_word_proves_that_a_lost_node_holds_nothing(cluster: Cluster) -> None:
     session_id = cluster.session()
     name = cluster.serving()
