@@ -56,7 +56,8 @@ sys.exit(run_worker("stand-in", {{"preprocess": preprocess, "class2d_streaming":
 '''
 AGENT = """#!/bin/sh
 arguments=$(echo "$@" | sed 's/ --require-gpu//')  # the GPUs here are none
-exec {python} -m frazil.agent $arguments --programs {folder}/frazil-preprocess,{folder}/frazil-reconstruct --lock-dir {folder}/locks
+programs={folder}/frazil-preprocess,{folder}/frazil-reconstruct
+exec {python} -m frazil.agent $arguments --programs "$programs" --lock-dir {folder}/locks
 """
 
 
