@@ -41,10 +41,13 @@ def create(
         session = client.create_session(name, parameters, compute=resources, labels=_labels(label or []))
         if start:
             session = client.start(session.session_id)
+        advice = client.advise_compute(session.session_id)
     if as_json:
         print_json(session)
         return
     print(f"Session {session.name} is {state_word(session)}; its folder is {session.folder}")
+    for sentence in advice.sentences:
+        print(f"  {sentence}")
 
 
 def _labels(said: list[str]) -> dict[str, str]:
