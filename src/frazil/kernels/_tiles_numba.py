@@ -49,7 +49,9 @@ def _bin_row(row: Images, factor: int, out: Images) -> None:
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _bin(image: Images, background: Images, factor: int, binned: Images) -> None:
     for y in range(binned.shape[0]):
-        if factor == 2:  # the common case, with a loop that becomes SIMD
+        if factor == 1:
+            binned[y] = image[y] - background[y]
+        elif factor == 2:  # the common case, with a loop that becomes SIMD
             _bin_pair(image[2 * y], image[2 * y + 1], background[y], binned[y])
         else:
             binned[y] = -background[y]

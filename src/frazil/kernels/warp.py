@@ -22,7 +22,7 @@ from frazil.array import Array, is_cupy, is_numpy, namespace, thread_count
 APRON_PX = 10  # around the field in the sums: what the prefilter reaches, to 1e-6
 CUDA_RANK_MAX = 16
 _RUNS_PX = (32, 16, 8, 4, 2, 1)  # neighbours in a row that share one shift: the longest that is good enough
-_RUN_ERROR_PX = 0.05
+_RUN_ERROR_PX = 0.1  # at the ends of a run in the steepest place and frame
 _POLE = math.sqrt(3) - 2
 _PREFILTER = _POLE ** np.abs(np.arange(-APRON_PX, APRON_PX + 1))
 _PREFILTER /= _PREFILTER.sum()  # but for what is cut off, the root of 3
@@ -110,8 +110,10 @@ def _spline_taps(fraction: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], 
 
 def _run_length(warps: np.ndarray[Any, Any], width: int) -> int:
     """Return how many px of a row may share the shift of their middle."""
-    slope = np.abs(warps[:, [1, 3, 4, 6, 7, 8]]) * np.array([1, 1, 0.5, 0.75, 0.5, 0.25])[:, None]  # at |x|, |y| of 1/2
-    steepest = float(slope.sum(axis=1).max(initial=0.0)) / width
+    y, x = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-0.5, 0.5, 5)] * 2, indexing="ij"))
+    along_x = np.stack([np.ones_like(x), 2 * x, y, 3 * x * x, 2 * x * y, y * y])
+    slopes = np.einsum("tba,bp->tpa", warps[:, [1, 3, 4, 6, 7, 8]], along_x)
+    steepest = float(np.abs(slopes).max(initial=0.0)) / width
     return next((run for run in _RUNS_PX if steepest * run / 2 <= _RUN_ERROR_PX), _RUNS_PX[-1])
 
 

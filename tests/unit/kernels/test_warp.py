@@ -25,9 +25,9 @@ def shifts_at(warp: np.ndarray[Any, Any], shape: tuple[int, int]) -> np.ndarray[
     return np.einsum("byx,ba->ayx", terms, warp)
 
 
-@pytest.mark.parametrize(("local", "exact"), [(0.3, 0.02), (2.0, 0.04)])
+@pytest.mark.parametrize(("local", "exact"), [(0.3, 0.02), (2.0, 0.06)])
 def test_sums_of_warped_frames_against_scipy(xp: Any, local: float, exact: float) -> None:
-    """scipy's cubic spline at every px; runs of px that share a shift are good to 0.05 px."""
+    """scipy's cubic spline at every px; runs of px that share a shift are good to 0.1 px."""
     rng = np.random.default_rng(1)
     shape, frames = (61, 83), 3
     margin = (35, 37)

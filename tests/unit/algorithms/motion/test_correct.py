@@ -190,7 +190,7 @@ def test_backends_agree(xp: Any) -> None:
     there = correct_movie(cut, gain, None, optics_of(scene), xp=xp)
     np.testing.assert_allclose(shifts_of(there), shifts_of(here), atol=2e-3)
     difference = np.asarray(to_host(there.plain)) - here.plain
-    assert difference.std() < 0.05 * here.plain.std()  # compiled, runs of px share a shift, to 0.05 px
+    assert difference.std() < 0.05 * here.plain.std()  # compiled, runs of px share a shift, to 0.1 px
     assert there.dose_weighted.dtype == xp.float32
     assert there.bad_pixel_count == here.bad_pixel_count == 1
 
