@@ -268,7 +268,7 @@ class Control:
 
     # ----------------------------------------------------------------------------------------------------------- GPUs
     def _look_at_gpus(self) -> list[ConnectRequest]:
-        """Tell of new errors. After its own error a worker that is alone on the GPU is asked to end: its context is lost."""
+        """Tell of grave errors. After its own error a worker that is alone on the GPU is asked to end: its context is lost."""
         running = [self._slots[worker.slot_key] for worker in self._children.workers]
         faults = self._watch.look(running)
         for fault in faults:
@@ -277,11 +277,11 @@ class Control:
             for worker in self._children.workers:
                 if is_programs_own(fault.xid) and keys == {worker.slot_key}:
                     self._children.stop(worker, kill=False, deadline_seconds=_FAULT_GRACE_SECONDS)
-        return [ConnectRequest(gpu_fault=fault) for fault in faults]
+        return [ConnectRequest(gpu_fault=fault) for fault in faults if not is_programs_own(fault.xid)]
 
     def _exited(self, ended: Ended) -> Exited:
         worker = ended.worker
-        killed = worker.kill_at is None and ended.exit_code == -signal.SIGKILL and self._oom.has_killed()
+        killed = self._oom.has_killed() and worker.kill_at is None and ended.exit_code == -signal.SIGKILL
         return Exited(
             lease_id=worker.lease_id,
             epoch=worker.epoch,

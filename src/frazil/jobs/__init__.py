@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from frazil.model.camera import Camera
@@ -92,5 +94,10 @@ def _own() -> set[str]:
     return {module.name for module in pkgutil.iter_modules(__path__)}
 
 
-def _added() -> dict[str, EntryPoint]:
+def _added() -> Mapping[str, EntryPoint]:
+    return _found_on(tuple(sys.path))
+
+
+@cache
+def _found_on(path: tuple[str, ...]) -> Mapping[str, EntryPoint]:  # noqa: ARG001 the key: reading the metadata is slow
     return {entry.name: entry for entry in entry_points(group="frazil.jobs")}
