@@ -16,6 +16,7 @@ from frazil_scheduler.ledger.transaction import Transaction
 _pilot = tables.cluster_job.c
 _lease = tables.lease.c
 _job = tables.job.c
+_node = tables.node.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,10 @@ def nodes(tx: Transaction) -> dict[str, ClusterNode]:
         .order_by(_lease.epoch)
     )
     newest = {lease["node_id"]: lease for lease in held}
-    return {row["name"]: _node(row, newest) for row in rows}
+    return {row["name"]: _cluster_node(row, newest) for row in rows}
 
 
-def _node(row: RowMapping, newest: Mapping[str, RowMapping]) -> ClusterNode:
+def _cluster_node(row: RowMapping, newest: Mapping[str, RowMapping]) -> ClusterNode:
     mine, before = newest.get(row["name"]), newest.get(row["follows"])
     waits = before is not None and not before["released"]  # until the job that it takes over has let go
     usable = mine["open"] if mine is not None else row["state"] == "RUNNING" and not waits
@@ -55,11 +56,13 @@ class Prospects:
 
     def __init__(self, tx: Transaction, lane: str, policy: ClusterPolicy) -> None:
         rows = pilots.of_lane(tx, lane)
-        mine = _lease.node_id.in_([row["name"] for row in rows])
-        served = {row["node_id"] for row in tx.all(select(_lease.node_id).where(mine).distinct())}
+        names = [row["name"] for row in rows]
+        served = {row["node_id"] for row in tx.all(select(_lease.node_id).where(_lease.node_id.in_(names)).distinct())}
+        here = tx.all(select(_node.node_id).where(_node.node_id.in_(names), _node.hello_term == tx.term))
+        taken = served | {row["node_id"] for row in here}  # an idle one that the job could use would serve it
         self._policy = policy
         self._room = len(rows) < policy.max_jobs
-        self._coming = [row for row in rows if row["name"] not in served and row["state"] != "CANCELLING"]
+        self._coming = [row for row in rows if row["name"] not in taken and row["state"] != "CANCELLING"]
         self._tx = tx
 
     def sentence(self, job_id: str) -> str:

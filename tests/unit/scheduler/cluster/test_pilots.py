@@ -226,6 +226,18 @@ def test_two_cluster_jobs_whose_agents_never_come_fail_the_job(cluster: Cluster,
     assert cluster.ask() == ([], [])
 
 
+def test_gpus_that_are_too_small_fail_the_job_with_a_sentence(cluster: Cluster) -> None:
+    cluster.session()
+    for _ in range(2):
+        (name,) = cluster.submit()
+        cluster.come(name, memory_mib=1000)
+        assert explain(cluster)[1].startswith("Slurm is asked for a slot.")
+        cluster.world.advance(60.0)
+        cluster.says(cluster.entry(name, ClusterState.COMPLETED))
+    assert job(cluster)["state"] == "FAILED"
+    assert "found their slot unfit" in job(cluster)["reason"]
+
+
 @pytest.mark.parametrize("state", [ClusterState.CANCELLED, ClusterState.LOST])
 def test_what_the_cluster_does_to_its_jobs_is_not_the_jobs_fault(cluster: Cluster, state: ClusterState) -> None:
     cluster.session()
