@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from frazil.api.session.v1 import session_pb2
+from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
-from frazil_scheduler.domain import limits
+from frazil_scheduler.domain import limits, workers
 from frazil_scheduler.ledger import records, tables
 from model.world import World
 from unit.scheduler.stories import job, notices, session
@@ -185,6 +186,18 @@ def test_a_streaming_job_too_large_for_its_lane_is_refused_at_once(world: World)
         world.stream(session_id, "class2d_streaming", start=True)
     assert caught.value.reason == "NO_SLOT_FITS"
     assert states(world, "class2d_streaming") == []
+
+
+def test_a_failed_streaming_job_is_started_again_once_its_worker_has_ended(world: World) -> None:
+    session_id = begin(world, 2)
+    worker = world.worker_of("class2d_streaming")
+    request = worker_pb2.FinishJobRequest(request_id="f", lease=worker.token, failure="It cannot go on.")
+    world.store.transact(lambda tx: workers.finish(tx, request))
+    assert states(world, "class2d_streaming") == ["FAILED"]
+    world.stream(session_id, "class2d_streaming", start=True)
+    assert states(world, "class2d_streaming") == ["STOPPING"]  # its worker still holds the slot
+    end_draining(world)
+    assert states(world, "class2d_streaming") == ["RUNNING"]
 
 
 # ----------------------------------------------------------------------------------------------------- the first movie

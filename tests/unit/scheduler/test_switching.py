@@ -237,3 +237,16 @@ def test_a_quarantined_worker_does_not_keep_the_hand_over_from_its_end(world: Wo
     end_draining(world)
     assert states(world, CLASSES) == ["RUNNING"]
     assert plan(world).state == DONE
+
+
+def test_taken_back_while_the_session_is_paused_nothing_runs_before_its_start(world: World) -> None:
+    session_id = begin(world, 1)
+    world.switch(session_id, class2d_streaming=1)
+    end_draining(world)
+    world.change(session_id, "pause")
+    end_draining(world)
+    assert world.switch(session_id).state == CANCELLED
+    assert (states(world), states(world, CLASSES)) == (["PAUSED"], ["PAUSED"])
+    world.change(session_id, "start")
+    world.settle("one")
+    assert (states(world), states(world, CLASSES)) == (["RUNNING"], ["WAITING"])

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping, select, update
 from frazil import jobs as declarations
 from frazil.api.session.v1 import session_pb2
 from frazil_scheduler.domain import jobs, queue
-from frazil_scheduler.domain.stopping import stop
+from frazil_scheduler.domain.stopping import is_bound, stop
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -104,8 +104,7 @@ def _well_placed(tx: Transaction, lanes: queue.Lanes, job: RowMapping) -> bool:
         return True
     gpus, slot_key = job["gpus"].splitlines(), str(lease["slot_key"])
     bound = not gpus or slot_key in gpus or slot_key.partition("#")[0] in gpus
-    lane = lanes.get(job["lane"])
-    return bound and lane is not None and lane.accepts(lease["node_id"])
+    return bound and queue.in_lane(tx, lanes, job["lane"], lease["node_id"])
 
 
 def _fit_workers(tx: Transaction, row: RowMapping) -> None:
@@ -115,10 +114,10 @@ def _fit_workers(tx: Transaction, row: RowMapping) -> None:
         jobs.add(tx, row, jobs.PREPROCESS)
     workers.sort(key=lambda job: (job["state"] not in ("STARTING", "RUNNING"), job["sequence"]))
     for job in workers[count:]:
-        if job["state"] in jobs.TERMINAL:
-            jobs.set_state(tx, job, "CANCELLED", reason=FEWER_WORKERS)
-        else:
+        if job["state"] not in jobs.TERMINAL:
             stop(tx, job, "CANCELLED", FEWER_WORKERS)
+        elif not is_bound(tx, job):
+            jobs.set_state(tx, job, "CANCELLED", reason=FEWER_WORKERS)
 
 
 def _leaves(job: RowMapping) -> bool:

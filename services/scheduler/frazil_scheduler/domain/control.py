@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import RowMapping, update
 
 from frazil import jobs as declarations
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import jobs, leases, queue, sessions
-from frazil_scheduler.domain.stopping import stop
+from frazil_scheduler.domain import jobs, leases, limits, queue, sessions, stopping
 from frazil_scheduler.lanes import LaneBackend
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
-
-PRIORITY_MAX = 100
 
 _job = tables.job.c
 
@@ -63,8 +60,8 @@ def submit(tx: Transaction, lanes: Mapping[str, LaneBackend], request: scheduler
 
 def check_priority(priority: int) -> None:
     """Raise FrazilError PRIORITY_INVALID for what is no priority."""
-    if not 0 <= priority <= PRIORITY_MAX:
-        raise FrazilError("PRIORITY_INVALID", f"The priority is {priority}; it must be between 0 and {PRIORITY_MAX}.")
+    if not 0 <= priority <= limits.PRIORITY_MAX:
+        raise FrazilError("PRIORITY_INVALID", f"The priority is {priority}; it must be between 0 and {limits.PRIORITY_MAX}.")
 
 
 def set_priority(tx: Transaction, row: RowMapping, priority: int) -> RowMapping:
@@ -78,7 +75,7 @@ def set_priority(tx: Transaction, row: RowMapping, priority: int) -> RowMapping:
 
 def cancel(tx: Transaction, row: RowMapping) -> RowMapping:
     """Bring a job off its slot after its current exposure or a checkpoint, for good."""
-    stop(tx, row, "CANCELLED", reason="Cancelled by a person.")
+    stopping.stop(tx, row, "CANCELLED", reason="Cancelled by a person.")
     return require(tx, row["job_id"])
 
 
@@ -107,11 +104,5 @@ def requeue(tx: Transaction, row: RowMapping) -> RowMapping:
     session = sessions.require(tx, row["session_id"])
     active = session["state"] in ("RUNNING", "COMPLETING") or (not row["indefinite"] and session["state"] != "PAUSING")
     to = "WAITING" if active else "PAUSED"
-    fresh = {"reason": "", "failures_in_row": 0, "not_before_mono": 0.0}
-    bound = tx.one(select(tables.lease.c.lease_id).where(tables.lease.c.job_id == row["job_id"], ~tables.lease.c.released))
-    if bound is None:
-        jobs.set_state(tx, row, to, **fresh)
-    else:
-        jobs.set_state(tx, row, "STOPPING", stop_to=to, **fresh)
-        leases.ask_stop(tx, row, machine.Stop.DRAIN, row["drain_seconds"])
+    stopping.requeue(tx, row, to)
     return require(tx, row["job_id"])

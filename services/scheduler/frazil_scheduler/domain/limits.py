@@ -41,6 +41,8 @@ REFUSED_BACKOFF_SECONDS = 5.0
 PROGRESS_NOTED_SECONDS = 30.0  # how often progress is written down
 STALLED_SECONDS = 600.0  # without progress while input waits
 
+PRIORITY_MAX = 100
+
 # Sessions: minutes, where a person says nothing.
 AUTO_PAUSE_IDLE_MINUTES = 10
 UPDATE_INTERVAL_MINUTES = 20

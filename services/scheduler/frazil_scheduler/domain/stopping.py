@@ -26,6 +26,21 @@ def stop(tx: Transaction, job: RowMapping, stop_to: str, reason: str = "", *, pa
     leases.ask_stop(tx, job, machine.Stop.DRAIN, job["drain_seconds"])
 
 
+def requeue(tx: Transaction, job: RowMapping, to: str = "WAITING") -> None:
+    """Put a job back into the queue at its own place, or to PAUSED; one with a worker, a dying one included, after that."""
+    fresh = {"reason": "", "failures_in_row": 0, "not_before_mono": 0.0, "parked": False}
+    if is_bound(tx, job):
+        jobs.set_state(tx, job, "STOPPING", stop_to=to, **fresh)
+        leases.ask_stop(tx, job, machine.Stop.DRAIN, job["drain_seconds"])
+    else:
+        jobs.set_state(tx, job, to, **fresh)
+
+
+def is_bound(tx: Transaction, job: RowMapping) -> bool:
+    """Tell whether a worker may still act for a job."""
+    return tx.one(select(_lease.lease_id).where(_lease.job_id == job["job_id"], ~_lease.released)) is not None
+
+
 def leave(tx: Transaction, node_id: str) -> None:
     """Stop the jobs on a node that is about to end; they go on elsewhere from what they leave."""
     live = _lease.state.in_(("RESERVED", "HELD"))

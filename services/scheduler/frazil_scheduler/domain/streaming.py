@@ -7,7 +7,7 @@ from sqlalchemy import RowMapping
 from frazil.api.session.v1 import session_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import compute, jobs, queue, sessions, switching
-from frazil_scheduler.domain.stopping import stop
+from frazil_scheduler.domain.stopping import requeue, stop
 from frazil_scheduler.ledger.transaction import Transaction
 
 STOPPED = "Stopped by a person; started again, it goes on where it ended."
@@ -46,7 +46,7 @@ def _enter(tx: Transaction, row: RowMapping, job_type: str) -> None:
         if job["parked"]:
             switching.unpark(tx, job)
         elif not switching.takes_part(job):
-            switching.revive(tx, job)
+            requeue(tx, job)
     compute.let_in(tx, row)
 
 

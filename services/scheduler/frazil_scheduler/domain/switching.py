@@ -17,7 +17,7 @@ from sqlalchemy import RowMapping, select, update
 from frazil.api.session.v1 import session_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import compute, jobs, queue, slots
-from frazil_scheduler.domain.stopping import stop
+from frazil_scheduler.domain.stopping import requeue, stop
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
 from frazil_scheduler.placement import fits
@@ -68,14 +68,15 @@ def switch(tx: Transaction, lanes: queue.Lanes, row: RowMapping, wanted: Mapping
 
 
 def cancel(tx: Transaction, row: RowMapping, why: str) -> None:
-    """Give up a hand-over, or end the plan of one that is done: every parked job returns to the queue."""
+    """Give up a hand-over, or end the plan of one that is done: parked jobs return to the queue when the session is in it."""
     known = of(row)
     if known.state not in (_State.STATE_SWITCHING, _State.STATE_DONE):
         return
     _unmark(tx, row["session_id"])
+    active = row["state"] in ("RUNNING", "COMPLETING")
     for job in jobs.of_session(tx, row["session_id"]):
         if job["parked"]:
-            unpark(tx, job)
+            unpark(tx, job, "WAITING" if active else "PAUSED")
     _keep(tx, row, _State.STATE_CANCELLED, known.jobs, known.asked_by, f"Given up: {why}")
 
 
@@ -103,12 +104,12 @@ def follow(tx: Transaction, row: RowMapping) -> None:
         )
 
 
-def unpark(tx: Transaction, job: RowMapping) -> None:
+def unpark(tx: Transaction, job: RowMapping, to: str = "WAITING") -> None:
     """Let a parked job return to the queue; one whose worker still stops returns when it has."""
     if job["state"] == "STOPPING":
-        stop(tx, job, "WAITING")
-    elif job["state"] == "PAUSED":
-        jobs.set_state(tx, job, "WAITING", reason="", not_before_mono=0.0)
+        stop(tx, job, to)
+    else:
+        jobs.set_state(tx, job, to, reason="", not_before_mono=0.0, parked=False)
 
 
 def takes_part(job: RowMapping) -> bool:
@@ -159,15 +160,7 @@ def _ensure(tx: Transaction, row: RowMapping, job_type: str) -> None:
     if not known:
         jobs.add(tx, row, job_type)
     elif not takes_part(known[0]):
-        revive(tx, known[0])
-
-
-def revive(tx: Transaction, job: RowMapping) -> None:
-    """Put a job that was stopped, has failed or was cancelled back into the queue, where it ended."""
-    if job["state"] == "STOPPING":
-        jobs.set_state(tx, job, "STOPPING", stop_to="WAITING", reason="", parked=False)
-    else:
-        jobs.set_state(tx, job, "WAITING", reason="", failures_in_row=0, not_before_mono=0.0)
+        requeue(tx, known[0])
 
 
 def _places(tx: Transaction, lanes: queue.Lanes, session_id: str, members: Sequence[RowMapping]) -> dict[str, list[_Place]]:

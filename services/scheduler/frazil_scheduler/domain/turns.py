@@ -27,7 +27,8 @@ def pace_of(row: RowMapping) -> Pace:
 
 def alternate(tx: Transaction, lanes: queue.Lanes, row: RowMapping) -> None:
     """Let the next job have its turn, if it is time. Nothing happens while workers start or stop."""
-    members = [job for job in jobs.of_session(tx, row["session_id"]) if switching.takes_part(job)]
+    kinds = (jobs.PREPROCESS, *compute.streaming(row))
+    members = [job for job in jobs.of_session(tx, row["session_id"]) if job["job_type"] in kinds and switching.takes_part(job)]
     if any(job["state"] in ("STARTING", "STOPPING") for job in members):
         return
     slots = queue.slots_by_lane(tx, lanes)

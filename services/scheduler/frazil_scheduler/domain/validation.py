@@ -19,7 +19,6 @@ GAIN_SENSES = ("", "multiply", "divide")
 EER_FRACTIONS_MAX = 1000
 UNTIL = ("", "preprocess", "class2d")
 WORKERS_MAX = 256
-PRIORITY_MAX = 100
 
 
 def fill_defaults(parameters: session_pb2.SessionParameters, compute: session_pb2.ComputeResources) -> None:
@@ -103,8 +102,8 @@ def check_compute(compute: session_pb2.ComputeResources, lanes: Container[str], 
             "WORKERS_INVALID",
             f"preprocessing_workers is {compute.preprocessing_workers}; it must be 1 to {WORKERS_MAX}, or 0 for 1.",
         )
-    if not 0 <= compute.priority <= PRIORITY_MAX:
-        _fail("PRIORITY_INVALID", f"The priority is {compute.priority}; it must be 0 to {PRIORITY_MAX}.")
+    if not 0 <= compute.priority <= limits.PRIORITY_MAX:
+        _fail("PRIORITY_INVALID", f"The priority is {compute.priority}; it must be 0 to {limits.PRIORITY_MAX}.")
     for gpu in (*compute.preprocessing_gpus, *compute.reconstruction_gpus, *compute.auxiliary_gpus):
         if not gpu.strip() or "\n" in gpu:
             _fail("GPU_INVALID", f"{gpu!r} is no GPU: give its uuid or a slot key, as `frazil gpu list` shows them.")
