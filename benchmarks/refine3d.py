@@ -170,13 +170,14 @@ def report(run: StreamingRefinement) -> None:
         _shown[id(run)] = len(rows)
         particles, kind, radius, resolved, jumped, probability, generation, update = rows[-1]
         name = ("dense", "global", "local")[int(kind)] + (" update" if update else "")
-        print(f"  {generation:3.0f} {name:13s} N {particles:6.0f}  r {radius:5.1f}  FSC to {resolved:5.1f}  jumped {jumped:6.1%}"
-              f"  P {probability:.2f}  {time.process_time():.1f} s", file=sys.stderr, flush=True)  # fmt: skip
+        line = f"  {generation:3.0f} {name:13s} N {particles:6.0f}  r {radius:5.1f}  FSC to {resolved:5.1f}"
+        line += f"  jumped {jumped:6.1%}  P {probability:.2f}  {time.process_time():.1f} s"
+        print(line, file=sys.stderr, flush=True)
 
 
 def relion(stack: Stack, start: np.ndarray[Any, Any]) -> tuple[dict[str, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Run RELION's auto-refine with two half sets on one process each; its CPU time includes start, reading and writing."""
-    group, box, pixel, diameter = TARGETS[stack.target]
+    group, _, pixel, diameter = TARGETS[stack.target]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_mrc(folder / "particles.mrcs", stack.images, pixel, image_stack=True)

@@ -36,6 +36,8 @@ def from_half_transform(transform: Array, size: int) -> Array:
 def volume_to_cube(volume: Array, radius: float) -> Array:
     """Return the padded half cube whose slices are the transforms of the volume's projections, up to a radius.
 
+    Its reach is that of `reach_of(radius)`, so that no slice up to the radius reads beyond it; past Nyquist it is zero.
+
     The volume is divided by the square of the sinc that trilinear reading multiplies it with: slices are then right to 1 %
     for volumes that fill up to two thirds of the box.
 
@@ -50,8 +52,11 @@ def volume_to_cube(volume: Array, radius: float) -> Array:
     inner = slice(margin, margin + size)
     padded[inner, inner, inner] = volume / _trilinear_envelope(size, xp, volume.dtype)
     transform = half_transform(padded)
-    reach = min(reach_of(radius), wide // 2 - 1)
-    return _centred_rows(xp, transform[:, :, : reach + 1], reach)
+    reach, known = reach_of(radius), min(reach_of(radius), wide // 2 - 1)
+    cube = xp.zeros((2 * reach + 1, 2 * reach + 1, reach + 1), dtype=transform.dtype)
+    inner = slice(reach - known, reach + known + 1)
+    cube[inner, inner, : known + 1] = _centred_rows(xp, transform[:, :, : known + 1], known)
+    return cube
 
 
 def cube_to_volume(cube: Array, size: int) -> Array:

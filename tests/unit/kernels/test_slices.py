@@ -92,6 +92,14 @@ def test_compiled_and_standard_slices_agree():
         np.testing.assert_allclose(np.asarray(theirs), ours, atol=1e-12)
 
 
+def test_slices_up_to_nyquist_read_nothing_beyond_the_cube():
+    """At the largest radius every neighbour that is read lies within the array."""
+    radius = SIZE / 2 - 1e-3
+    cube = volume_to_cube(gaussians(), radius)
+    assert cube.shape == (2 * reach_of(radius) + 1,) * 2 + (reach_of(radius) + 1,)
+    assert int(PADDING * radius) + 1 < cube.shape[2]
+
+
 def test_known_poses_reconstruct_the_volume():
     """Slices inserted with unit weights and divided by their coverage are the volume again."""
     kx, ky = plane()

@@ -31,7 +31,7 @@ _MASK_EDGE = 0.2  # of the particle's radius
 
 @dataclass(frozen=True, slots=True)
 class HalfCubes:
-    """Both half sets' sums, completed and symmetrised.
+    """Sums completed and symmetrised: of both half sets, or of several volumes.
 
     numerator, denominator: half cubes, one per half set. radius: |k| of every cell. shell: the same, rounded.
     coverage: (half, shell) float64 host; mean denominator.
@@ -46,11 +46,17 @@ class HalfCubes:
 
 def half_cubes(plane: HalfPlane, group: Symmetry, sums: Sums) -> HalfCubes:
     """Complete and symmetrise the sums of both half sets."""
+    return finished_cubes(plane, group, sums.numerator, sums.denominator, sums.radius)
+
+
+def finished_cubes(
+    plane: HalfPlane, group: Symmetry, numerators: list[Array], denominators: list[Array], limit: float
+) -> HalfCubes:
+    """Complete and symmetrise sums, of half sets or of volumes, that hold slices up to a limit in Fourier pixels."""
     xp = plane.xp
     numerator, denominator = [], []
-    for half in (0, 1):
-        whole = complete_plane(sums.numerator[half]), complete_plane(sums.denominator[half])
-        num, den = symmetrise_cubes(*whole, group.operators, PADDING * sums.radius)
+    for above, below in zip(numerators, denominators, strict=True):
+        num, den = symmetrise_cubes(complete_plane(above), complete_plane(below), group.operators, PADDING * limit)
         numerator.append(num)
         denominator.append(den)
     radius = cube_radius(numerator[0])
@@ -88,6 +94,27 @@ def regularised_maps(
     prior = cubes.coverage * ((1 - clipped) / clipped)
     first, second = (_to_map(plane, cubes, half, prior[half], (0.0, radius), size) for half in (0, 1))
     return first, second
+
+
+def power_regularised_maps(
+    plane: HalfPlane, cubes: HalfCubes, radius: float, size: int, bounds: tuple[float, float]
+) -> list[Array]:
+    """Return each map with the prior `1 / (4 P)` for the power P of each shell, kept between shares of its mean coverage.
+
+    What there is where no half sets are (algorithms 8.2): a stronger prior shrinks the map until poses cannot be told.
+    """
+    xp = plane.xp
+    members = np.maximum(to_host(shell_sums(xp.ones_like(cubes.radius), cubes.shell, plane.shell_count)), 1)
+    maps = []
+    for index, coverage in enumerate(cubes.coverage):
+        table = xp.asarray((bounds[1] * np.append(coverage, 1.0) + 1e-12).astype(np.float32))
+        shell = xp.clip(cubes.shell, 0, plane.shell_count)
+        ridge = xp.reshape(xp.take(table, xp.reshape(shell, (-1,))), shell.shape)
+        first = xp.abs(cubes.numerator[index] / (cubes.denominator[index] + ridge)) ** 2
+        power = to_host(shell_sums(first, cubes.shell, plane.shell_count)) / members
+        prior = np.clip(1 / (4 * np.maximum(power, 1e-30)), bounds[0] * coverage, bounds[1] * coverage)
+        maps.append(_to_map(plane, cubes, index, prior, (0.0, radius), size))
+    return maps
 
 
 def sphere_mask(plane: HalfPlane, particle_diameter_angstrom: float, size: int) -> Array:

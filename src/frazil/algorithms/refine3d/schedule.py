@@ -82,18 +82,18 @@ def start_radius(plane: HalfPlane, parameters: Refine3dParameters) -> float:
     return min(plane.box_angstrom / parameters.start_resolution_angstrom, plane.limit)
 
 
-def make_plan(plane: HalfPlane, parameters: Refine3dParameters, kind: Kind, radius: float) -> PassPlan:
-    """Return the pass of a kind at a radius."""
+def make_plan(plane: HalfPlane, parameters: Refine3dParameters, kind: Kind, radius: float, *, settled: bool) -> PassPlan:
+    """Return the pass of a kind at a radius; `settled`: particles have been placed by a pass before."""
     insert = min(plane.limit, max(1.4 * radius, radius + leak_shells(plane, parameters) + 4))
     step = finest_step(plane, parameters, radius)
     if kind == Kind.DENSE:
-        return PassPlan(kind, radius, insert, radius, shift_disc(plane, radius, 2.0), ())
+        return PassPlan(kind, radius, insert, radius, shift_disc(plane, radius, 1.5), ())
     grid_radius = min(radius, _GRID_CYCLES * plane.box_angstrom / parameters.particle_diameter_angstrom)
     first = max(_FIRST_LEVEL_RADIANS, step) if kind == Kind.GLOBAL else 2 * step
     levels = _levels(plane, parameters, first, radius, kind)
     if kind == Kind.LOCAL:
         return PassPlan(kind, radius, insert, 0.0, np.zeros((1, 2), np.float32), levels)
-    return PassPlan(kind, radius, insert, grid_radius, shift_disc(plane, grid_radius, 1.5), levels)
+    return PassPlan(kind, radius, insert, grid_radius, shift_disc(plane, grid_radius, 1.0 if settled else 1.5), levels)
 
 
 def shift_disc(plane: HalfPlane, radius: float, reach: float, period_share: float = 0.25) -> npt.NDArray[np.float32]:

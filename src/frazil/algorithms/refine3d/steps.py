@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from frazil.algorithms.class2d.centring import Centring, find_centres, make_centring, radial_profile
-from frazil.algorithms.class2d.grid import Grid, make_grid
-from frazil.algorithms.class2d.images import ParticleImages
 from frazil.algorithms.refine3d import maps, schedule
 from frazil.algorithms.refine3d.dense import make_bank
 from frazil.algorithms.refine3d.expectation import Search, expect
 from frazil.algorithms.refine3d.fsc import last_shell_above
-from frazil.algorithms.refine3d.layout import HalfPlane, make_half_plane
+from frazil.algorithms.refine3d.intake import Imaging, make_imaging
+from frazil.algorithms.refine3d.layout import HalfPlane
 from frazil.algorithms.refine3d.parameters import Refine3dParameters
 from frazil.algorithms.refine3d.schedule import PassPlan
 from frazil.algorithms.refine3d.state import Kind, Refine3dState, Sums, empty_sums
@@ -25,12 +23,6 @@ from frazil.model.errors import FrazilError
 from frazil.primitives.rotations import directions_to_matrices, random_matrices
 from frazil.primitives.symmetry import Symmetry, symmetry
 
-_CENTRING_CYCLES = 8.0
-_CENTRING_ITERATIONS = 4
-_CENTRING_BATCH = 256
-_PROFILE_IMAGES = 2000
-_SCALE_SQUARED = (0.5, 9.0)
-_SHIFT_SIGMA = 1 / 7  # of the particle's radius
 _NOISE_STEP = (0.3, 2.0)
 _EVIDENCE_SHELLS = 3
 _EVIDENCE_SIGMA = 3.0
@@ -57,22 +49,25 @@ class Run:
 
     parameters: Refine3dParameters
     group: Symmetry
-    plane: HalfPlane
-    centring_grid: Grid
-    centring: Centring
-    images: ParticleImages
+    imaging: Imaging
+
+    @property
+    def plane(self) -> HalfPlane:
+        """The geometry of the images."""
+        return self.imaging.plane
 
 
 def make_run(parameters: Refine3dParameters, box_size_px: int, pixel_size_angstrom: float, xp: Any) -> Run:
     """Lay out a run for boxes of one size and pixel size."""
-    plane = make_half_plane(box_size_px, pixel_size_angstrom, parameters.max_resolution_angstrom, xp)
-    diameter = parameters.particle_diameter_angstrom
-    grid = make_grid(box_size_px, pixel_size_angstrom, diameter / _CENTRING_CYCLES, xp)
-    centring = make_centring(grid, diameter)
-    # One profile centres both half sets: finer detail than the start map's, in which they must stay independent, has no say.
-    coarse = min(centring.count, plane.count(schedule.start_radius(plane, parameters)))
-    centring = replace(centring, count=coarse)
-    return Run(parameters, symmetry(parameters.symmetry), plane, grid, centring, ParticleImages(plane))
+    imaging = make_imaging(
+        box_size_px,
+        pixel_size_angstrom,
+        parameters.particle_diameter_angstrom,
+        parameters.max_resolution_angstrom,
+        parameters.start_resolution_angstrom,
+        xp,
+    )
+    return Run(parameters, symmetry(parameters.symmetry), imaging)
 
 
 def random_for(parameters: Refine3dParameters, step: int, purpose: Purpose) -> np.random.Generator:
@@ -80,26 +75,10 @@ def random_for(parameters: Refine3dParameters, step: int, purpose: Purpose) -> n
     return np.random.Generator(np.random.Philox(key=[parameters.seed, step * len(Purpose) + purpose]))
 
 
-def take_in(run: Run, state: Refine3dState, rows: npt.NDArray[Any]) -> None:
-    """Give new particles their scale and centre; the first ones also set noise, reference power and radial profile."""
-    if rows.size == 0:
-        return
-    power = run.images.power(rows).astype(np.float64)
-    first = state.reference_power == 0
-    if first:
-        state.first_noise = np.maximum(power.mean(axis=0) / 2, 1e-12)
-        state.noise = state.first_noise.copy()
-        state.reference_power = max(float(np.median(_band_power(run, state, power))), 1e-12)
-    squared = np.clip(_band_power(run, state, power) / state.reference_power, *_SCALE_SQUARED)
-    state.particles.scale[rows] = np.sqrt(squared).astype(np.float32)
-    if first:
-        _find_profile(run, state, rows[:_PROFILE_IMAGES])
-    _centre(run, state, rows)
-
-
-def make_plan(run: Run, state: Refine3dState, kind: Kind) -> PassPlan:
-    """Return the next pass of a kind."""
-    return schedule.make_plan(run.plane, run.parameters, kind, state.radius)
+def make_plan(run: Run, state: Refine3dState, kind: Kind, *, update: bool) -> PassPlan:
+    """Return the next pass of a kind over all particles, or of an update with new ones."""
+    settled = not update and state.counters.passes > 1
+    return schedule.make_plan(run.plane, run.parameters, kind, state.radius, settled=settled)
 
 
 def make_search(run: Run, state: Refine3dState, plan: PassPlan, insert_radius: float) -> Search:
@@ -107,7 +86,7 @@ def make_search(run: Run, state: Refine3dState, plan: PassPlan, insert_radius: f
     plane, xp = run.plane, run.plane.xp
     insert = plane.count(insert_radius)
     deviation = xp.asarray(np.sqrt(state.noise[plane.shell[:insert]]).astype(np.float32))
-    cubes = _references(run, state, plan.radius)
+    cubes = _references(run, state, plan)
     banks = []
     if plan.grid_radius > 0:
         random = random_for(run.parameters, state.counters.step, Purpose.VIEWS)
@@ -116,8 +95,7 @@ def make_search(run: Run, state: Refine3dState, plan: PassPlan, insert_radius: f
         matrices = directions_to_matrices(views, psi)
         count = plane.count(plan.grid_radius)
         banks = [make_bank(plane, [cube], deviation, matrices, plan.grid_shifts, count) for cube in cubes]
-    sigma = _SHIFT_SIGMA * run.parameters.particle_diameter_angstrom / 2
-    return Search(plan, run.group, cubes, banks, deviation, sigma)
+    return Search(plan, run.group, cubes, banks, deviation, run.imaging.shift_sigma_angstrom)
 
 
 def begin_sums(run: Run, plan: PassPlan) -> Sums:
@@ -147,7 +125,7 @@ def add_update(state: Refine3dState, sums: Sums) -> Sums:
 
 def insert_piece(run: Run, state: Refine3dState, search: Search, rows: npt.NDArray[Any], sums: Sums) -> None:
     """Find and insert the next particles of a pass or unit."""
-    expect(run.plane, run.images, state.particles, rows, search, sums)
+    expect(run.plane, run.imaging.images, state.particles, rows, search, sums)
 
 
 def maximise(run: Run, state: Refine3dState, plan: PassPlan, sums: Sums, *, update: bool) -> None:
@@ -161,7 +139,7 @@ def maximise(run: Run, state: Refine3dState, plan: PassPlan, sums: Sums, *, upda
     half_maps = maps.unregularised_maps(plane, cubes, sums.radius, size)
     mask = maps.sphere_mask(plane, run.parameters.particle_diameter_angstrom, size)
     state.fsc = maps.masked_fsc(plane, half_maps, mask)
-    if not state.counters.supported and _evidence(run, cubes, sums.radius, mask):
+    if not state.counters.supported and plan.kind != Kind.DENSE and _evidence(run, cubes, sums.radius, mask):
         state.counters.supported = 1
     _set_radius(run, state, sums)
     _note(state, plan, update=update)
@@ -194,7 +172,8 @@ def _evidence(run: Run, cubes: maps.HalfCubes, radius: float, mask: Array) -> bo
     """Say whether the half maps agree where neither the start map nor the mask's leakage reaches.
 
     Only what was inserted there is looked at: coarser detail, on which both halves were aligned to one map, is left out of the
-    maps before they are masked. Noise passes once in a thousand times.
+    maps before they are masked. Noise passes once in a thousand times. (After a dense pass of uncertain particles the maps are
+    all but spherical, and agree or not by chance: it is not asked then.)
     """
     plane, diameter = run.plane, run.parameters.particle_diameter_angstrom
     first = int(np.ceil(schedule.start_radius(plane, run.parameters))) + schedule.leak_shells(plane, run.parameters)
@@ -214,14 +193,14 @@ def _crossing(fsc: npt.NDArray[np.float64], last: int) -> float:
     return float(last + np.clip((fsc[last] - 0.143) / max(fsc[last] - fsc[last + 1], 1e-9), 0, 1))
 
 
-def _references(run: Run, state: Refine3dState, radius: float) -> list[Any]:
-    """Return the two references of a search: of the start map before the first pass, of each half set after it."""
-    plane, parameters = run.plane, run.parameters
+def _references(run: Run, state: Refine3dState, plan: PassPlan) -> list[Any]:
+    """Return the two references of a search: of the start map for a dense pass, of each half set for others."""
+    plane, parameters, radius = run.plane, run.parameters, plan.radius
     size = plane.working_size(radius)
     mask = maps.sphere_mask(plane, parameters.particle_diameter_angstrom, size)
-    if state.accumulated is None:
+    if plan.kind == Kind.DENSE:
         return [maps.start_cube(plane, state.start, mask, radius)] * 2
-    cubes = maps.half_cubes(plane, run.group, state.accumulated)
+    cubes = maps.half_cubes(plane, run.group, _accumulated(state))
     join = plane.box_angstrom / max(parameters.low_resolution_join_angstrom, parameters.start_resolution_angstrom)
     joined = maps.join_low_resolution(cubes, join)
     volumes = maps.regularised_maps(plane, joined, state.fsc, radius, size)
@@ -246,33 +225,3 @@ def _note(state: Refine3dState, plan: PassPlan, *, update: bool) -> None:
     generation = state.counters.generation
     row = [live.size, plan.kind, plan.radius, state.resolved, jumped, probability, generation, float(update)]
     state.history = np.concatenate([state.history, np.array([row], np.float64)])
-
-
-def _band_power(run: Run, state: Refine3dState, power: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the whitened power of images above an eighth of the sampling rate, (particle,)."""
-    plane = run.plane
-    members = np.bincount(plane.shell, minlength=plane.shell_count).astype(np.float64)
-    members[: min(plane.box_size_px // 8, int(plane.limit / 2))] = 0
-    result: npt.NDArray[np.float64] = (power / (2 * state.first_noise)) @ members / members.sum()
-    return result
-
-
-def _find_profile(run: Run, state: Refine3dState, rows: npt.NDArray[Any]) -> None:
-    xp, table = run.plane.xp, state.particles
-    for _ in range(_CENTRING_ITERATIONS):
-        coefficients, ctf = run.images.take(rows, run.centring.count)
-        scaled = coefficients * xp.asarray(1 / table.scale[rows])[:, None]
-        profile = radial_profile(run.centring_grid, run.centring, scaled, ctf, xp.asarray(table.shift[rows]))
-        state.profile[: profile.size] = profile
-        _centre(run, state, rows)
-
-
-def _centre(run: Run, state: Refine3dState, rows: npt.NDArray[Any]) -> None:
-    xp, table, shells = run.plane.xp, state.particles, run.centring_grid.shell_count
-    weight = xp.asarray((state.profile / (2 * state.noise))[:shells].astype(np.float32))
-    for start in range(0, rows.size, _CENTRING_BATCH):
-        part = rows[start : start + _CENTRING_BATCH]
-        coefficients, ctf = run.images.take(part, run.centring.count)
-        scaled = coefficients * xp.asarray(1 / table.scale[part])[:, None]
-        table.centre[part] = find_centres(run.centring_grid, run.centring, scaled, ctf, weight)
-        table.shift[part] = table.centre[part]

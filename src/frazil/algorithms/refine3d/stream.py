@@ -17,6 +17,7 @@ import numpy.typing as npt
 from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.algorithms.refine3d import convergence, steps
 from frazil.algorithms.refine3d.expectation import Search
+from frazil.algorithms.refine3d.intake import take_in
 from frazil.algorithms.refine3d.parameters import Refine3dParameters
 from frazil.algorithms.refine3d.schedule import PassPlan, start_radius
 from frazil.algorithms.refine3d.state import Kind, Phase, Refine3dState, Sums, concatenate, fresh_poses
@@ -62,7 +63,7 @@ class StreamingRefinement:
     @property
     def missing_images(self) -> int:
         """Particles in the state whose images have not been loaded again after a restart."""
-        return len(self.state.particles) - len(self._run.images)
+        return len(self.state.particles) - len(self._run.imaging.images)
 
     def add_block(self, block: ParticleBlock) -> None:
         """Take in a block, in order of sequence.
@@ -79,7 +80,7 @@ class StreamingRefinement:
             self._reload(block)
             return
         self._require_images()
-        self._run.images.append(block)
+        self._run.imaging.images.append(block)
         state.particles = concatenate(state.particles, fresh_poses(block.uid, block.sequence))
         state.counters.cursor = block.sequence
         self._reopen()
@@ -89,7 +90,7 @@ class StreamingRefinement:
 
         Raises FrazilError when the block is not the next to be loaded or some of its particles still count.
         """
-        first, table = len(self._run.images), self.state.particles
+        first, table = len(self._run.imaging.images), self.state.particles
         rows = np.flatnonzero(table.sequence == sequence)
         if rows.size == 0 or rows[0] != first or not table.removed[rows].all():
             raise FrazilError(
@@ -97,7 +98,7 @@ class StreamingRefinement:
                 f"Load block {sequence}: it is not the next one, or some of its particles still count.",
                 kind=ErrorKind.CONFLICT,
             )
-        self._run.images.append_absent(int(rows.size))
+        self._run.imaging.images.append_absent(int(rows.size))
 
     def retract(self, sequence: int, uid: npt.NDArray[Any]) -> None:
         """Take in a retraction: particles that count no more, removed when their turn in the sequence comes.
@@ -156,7 +157,7 @@ class StreamingRefinement:
         counters.unit_start, counters.unit_end = counters.taken, counters.taken + size
         counters.taken = counters.unit_end
         new = self._new_rows()
-        steps.take_in(self._run, state, new)
+        take_in(self._run.imaging, state, new)
         if not begun:
             if new.size:
                 self._enter_refining(Kind.DENSE)
@@ -170,7 +171,7 @@ class StreamingRefinement:
         state, counters = self.state, self.state.counters
         update = counters.phase == Phase.UNIT
         rows = self._new_rows() if update else state.live()
-        plan = steps.make_plan(self._run, state, Kind(counters.kind))
+        plan = steps.make_plan(self._run, state, Kind(counters.kind), update=update)
         sums = self._open_sums(plan, update)
         if self._search is None:
             self._search = steps.make_search(self._run, state, plan, sums.radius)
@@ -223,7 +224,11 @@ class StreamingRefinement:
         return bool(counters.finalising) and counters.taken == len(self.state.particles)
 
     def _enter_refining(self, kind: Kind) -> None:
-        counters = self.state.counters
+        """Begin passes over all particles; from the start map, as long as nothing finer has been seen."""
+        state, counters = self.state, self.state.counters
+        if not counters.supported:
+            kind = Kind.DENSE
+            state.particles.shift[: counters.taken] = state.particles.centre[: counters.taken]
         counters.phase, counters.kind = Phase.REFINING, kind
         counters.passes = counters.quiet = 0
         counters.step += 1
@@ -253,7 +258,7 @@ class StreamingRefinement:
         return True
 
     def _reload(self, block: ParticleBlock) -> None:
-        state, first = self.state, len(self._run.images)
+        state, first = self.state, len(self._run.imaging.images)
         expected = state.particles.uid[first : first + block.uid.size]
         if not np.array_equal(expected, block.uid):
             raise FrazilError(
@@ -261,7 +266,7 @@ class StreamingRefinement:
                 f"Add blocks once and in order of sequence: block {block.sequence} is not the next one to be loaded.",
                 kind=ErrorKind.CONFLICT,
             )
-        self._run.images.append(block)
+        self._run.imaging.images.append(block)
 
     def _require_images(self) -> None:
         if self.missing_images:

@@ -1,0 +1,1 @@
+"""Ab-initio 3D: `run.AbInitio` is the door; `state` is what a checkpoint holds."""
