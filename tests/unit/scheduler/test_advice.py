@@ -87,7 +87,7 @@ def test_the_most_important_comes_first_with_what_to_do_next(world: World) -> No
 def test_a_node_that_is_not_up_yet_is_waited_for(world: World) -> None:
     found = advise(world)
     assert {job.reason for job in found.jobs} == {"NO_NODE"}
-    assert found.sentences[0].startswith("1 preprocessing worker waits: No node of lane 'default' has dialled in")
+    assert found.sentences[0].startswith("1 preprocessing worker waits: no node of lane 'default' has dialled in")
     world.store.read(lambda tx: advice.refuse_hopeless(tx, world.lanes, *request(), ["class2d_streaming"]))
 
 
@@ -105,7 +105,7 @@ def test_a_gpu_too_small_for_the_camera_is_said_and_refused(world: World) -> Non
         world.store.read(lambda tx: advice.refuse_hopeless(tx, world.lanes, *request("k3"), []))
     assert caught.value.reason == "NO_SLOT_FITS"
     found = advise(world, camera="k3")
-    assert found.sentences[0].startswith("1 preprocessing worker waits: No slot of lane 'default' is large enough")
+    assert found.sentences[0].startswith("1 preprocessing worker waits: no slot of lane 'default' is large enough")
     assert not found.HasField("suggestion")
 
 
@@ -121,3 +121,26 @@ def test_what_others_hold_is_told_from_what_the_session_holds_itself(world: Worl
     )
     own = advise(world, "other", until="preprocess", preprocessing_workers=2)
     assert (own.free_slots, waits(own)) == (2, [])
+
+
+class Cluster:
+    """A cluster's lane that has no slot now."""
+
+    policy = object()
+
+    def accepts(self, node_id: str) -> bool:
+        return False
+
+
+def test_a_clusters_lane_is_asked_when_jobs_are_queued(world: World) -> None:
+    world.lanes["slurm"] = Cluster()  # type: ignore[assignment]
+    lanes = {"preprocessing_lane": "slurm", "reconstruction_lane": "slurm"}
+    found = advise(world, preprocessing_workers=2, **lanes)
+    assert {job.reason for job in found.jobs} == {"CLUSTER_PENDING"}
+    assert found.sentences[0] == (
+        "2 preprocessing workers wait: the cluster of lane 'slurm' is asked for slots once the jobs are queued; when they come "
+        "is for it to say."
+    )
+    parameters, resources = request("k3")
+    resources.preprocessing_lane = "slurm"
+    world.store.read(lambda tx: advice.refuse_hopeless(tx, world.lanes, parameters, resources, []))

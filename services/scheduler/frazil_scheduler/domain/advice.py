@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import RowMapping
@@ -54,10 +54,11 @@ def advise(
     plan = _plan(slots, row, parameters, resources, streaming)
     mine = _in_service(slots, plan)
     advice = session_pb2.ComputeAdvice(slots=len(mine), free_slots=len(plan.free))
+    clusters = frozenset(name for name, lane in lanes.items() if lane.policy is not None)
     for kind, job in plan.asked:
-        advice.jobs.append(_planned(kind, job, plan, slots))
+        advice.jobs.append(_planned(kind, job, plan, slots, clusters))
     better = _better(slots, row, parameters, plan, streaming)
-    advice.sentences.extend(_sentences(slots, plan, better, len(mine)))
+    advice.sentences.extend(_sentences(slots, plan, better, len(mine), clusters))
     if better is not None:
         advice.suggestion.CopyFrom(better.resources)
     return advice
@@ -145,7 +146,9 @@ def _in_service(slots: Lanes, plan: _Plan) -> set[str]:
     return {slot.slot_key for slot in found if slot.ready and not slot.quarantined and not slot.drained}
 
 
-def _planned(kind: str, job: WaitingJob, plan: _Plan, slots: Lanes) -> session_pb2.ComputeAdvice.PlannedJob:
+def _planned(
+    kind: str, job: WaitingJob, plan: _Plan, slots: Lanes, clusters: Container[str]
+) -> session_pb2.ComputeAdvice.PlannedJob:
     planned = session_pb2.ComputeAdvice.PlannedJob(
         job_type=kind, lane=job.lane, gpu_memory_min_mib=job.gpu_memory_min_mib, indefinite=job.indefinite
     )
@@ -155,7 +158,9 @@ def _planned(kind: str, job: WaitingJob, plan: _Plan, slots: Lanes) -> session_p
         return planned
     reason = plan.blocked[job.job_id]
     planned.reason = reason.value
-    if any(free(slot) and fits(job, slot) for slot in slots.get(job.lane, ())):
+    if job.lane in clusters:
+        planned.reason, planned.sentence = "CLUSTER_PENDING", _of_cluster(job.lane)
+    elif any(free(slot) and fits(job, slot) for slot in slots.get(job.lane, ())):
         planned.sentence = "The session's own jobs before it take every slot that it could use."
     else:
         planned.sentence = queue.sentence(job, slots.get(job.lane, ()), reason)
@@ -204,9 +209,9 @@ def _workers(plan: _Plan) -> int:
     return max(1, plan.resources.preprocessing_workers)
 
 
-def _sentences(slots: Lanes, plan: _Plan, better: _Plan | None, count: int) -> Iterable[str]:
+def _sentences(slots: Lanes, plan: _Plan, better: _Plan | None, count: int, clusters: Container[str]) -> Iterable[str]:
     """Say the most important first: what never runs, what waits, what to do, what runs, what is left."""
-    yield from _impossible(slots, plan)
+    yield from _impossible(slots, plan, clusters)
     waiting = plan.waiting(Reason.LANE_HELD, Reason.LANE_BUSY, Reason.GPUS_BUSY)
     if waiting:
         yield from _waits(plan, waiting, count)
@@ -222,12 +227,17 @@ def _sentences(slots: Lanes, plan: _Plan, better: _Plan | None, count: int) -> I
         yield from _left(plan, better)
 
 
-def _impossible(slots: Lanes, plan: _Plan) -> Iterable[str]:
+def _impossible(slots: Lanes, plan: _Plan, clusters: Container[str]) -> Iterable[str]:
     for reason in (Reason.LANE_TOO_SMALL, Reason.NO_NODE, Reason.LANE_QUARANTINED):
         for kind, count in plan.waiting(reason).items():
             job = next(job for other, job in plan.asked if other == kind and plan.blocked.get(job.job_id) is reason)
             why = queue.sentence(job, slots.get(job.lane, ()), reason)
-            yield _sentence(f"{jobs.in_words({kind: count})} {_wait(count)}: {why}")
+            why = _of_cluster(job.lane) if job.lane in clusters else why
+            yield _sentence(f"{jobs.in_words({kind: count})} {_wait(count)}: {why[0].lower()}{why[1:]}")
+
+
+def _of_cluster(lane: str) -> str:
+    return f"The cluster of lane {lane!r} is asked for slots once the jobs are queued; when they come is for it to say."
 
 
 def _waits(plan: _Plan, waiting: Counter[str], count: int) -> Iterable[str]:
