@@ -106,7 +106,7 @@ def measure(condition: Condition, index: int, seed: int) -> dict[str, float]:
     ctf, _ = estimate_ctf(plain, optics=optics)
     clock.append(time.process_time())
     parameters = BlobParameters(diameter_min_angstrom=diameter, diameter_max_angstrom=diameter)
-    picks = pick(weighted, parameters, pixel_size_angstrom=condition.pixel, seed=1)
+    picks = pick(weighted, parameters, optics=optics, seed=1)
     clock.append(time.process_time())
     box = advise_box(diameter, condition.pixel)
     extract(weighted, picks, box=box, pixel_size_angstrom=condition.pixel, particle_diameter_angstrom=diameter, seed=1)

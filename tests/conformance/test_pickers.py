@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 from frazil.algorithms import picking
+from frazil.algorithms.templates import Templates, project
 from frazil.model.errors import ErrorKind, FrazilError, InputError
+from frazil.model.optics import Optics
 from frazil.model.particles import Pick
-from simulated_micrograph import Scene, simulate
+from simulated_micrograph import Scene, particle_atoms, simulate
 
 SCENE = Scene(shape=(768, 896), pixel_size_angstrom=2.0, particle_count=40, seed=4)
 
@@ -28,12 +31,24 @@ def truth() -> Any:
     return simulate(SCENE)
 
 
-def parameters(picker: picking.Picker, diameter: float) -> Any:
-    return picker.Parameters(diameter_min_angstrom=diameter, diameter_max_angstrom=diameter)
+@functools.lru_cache
+def templates() -> Templates:
+    """The particle of the scene, projected from its atoms."""
+    atoms, _ = particle_atoms(SCENE.particle)
+    edges = np.arange(65) * 4.0 - 130.0
+    volume, _ = np.histogramdd(atoms[:, ::-1], bins=[edges] * 3)
+    return project(volume.astype(np.float32), 4.0)
 
 
-def test_the_blob_picker_is_there() -> None:
-    assert "blob" in picking.names()
+def parameters(picker: picking.Picker, low: float, high: float | None = None) -> Any:
+    """What a picker needs: diameters and, where it asks for them, templates."""
+    asked = {field.name for field in dataclasses.fields(picker.Parameters)}
+    more = {"templates": templates()} if "templates" in asked else {}
+    return picker.Parameters(diameter_min_angstrom=low, diameter_max_angstrom=high or low, **more)
+
+
+def test_the_pickers_are_there() -> None:
+    assert {"blob", "template"} <= set(picking.names())
 
 
 def test_an_unknown_picker_is_refused_with_the_known_names() -> None:
@@ -54,13 +69,16 @@ def test_it_has_a_title_and_frozen_parameters(picker: picking.Picker) -> None:
 def test_senseless_diameters_are_refused(picker: picking.Picker) -> None:
     for low, high in ((0.0, 100.0), (200.0, 100.0), (float("nan"), float("nan"))):
         with pytest.raises(InputError):
-            picker.Parameters(diameter_min_angstrom=low, diameter_max_angstrom=high)
+            parameters(picker, low, high)
 
 
 def test_it_finds_particles_in_px_of_the_micrograph(picker: picking.Picker, truth: Any) -> None:
     before = truth.image.copy()
     found = picker.pick(
-        truth.image, parameters(picker, truth.diameter_angstrom), pixel_size_angstrom=SCENE.pixel_size_angstrom, seed=1
+        truth.image,
+        parameters(picker, truth.diameter_angstrom),
+        optics=Optics(pixel_size_angstrom=SCENE.pixel_size_angstrom),
+        seed=1,
     )
     np.testing.assert_array_equal(truth.image, before)
     assert all(isinstance(p, Pick) for p in found)
@@ -75,20 +93,20 @@ def test_it_finds_particles_in_px_of_the_micrograph(picker: picking.Picker, trut
 
 def test_equal_seeds_give_equal_picks(picker: picking.Picker, truth: Any) -> None:
     chosen = parameters(picker, truth.diameter_angstrom)
-    first, second = (picker.pick(truth.image, chosen, pixel_size_angstrom=2.0, seed=7) for _ in range(2))
+    first, second = (picker.pick(truth.image, chosen, optics=Optics(pixel_size_angstrom=2.0), seed=7) for _ in range(2))
     assert first == second
 
 
 def test_it_runs_on_any_backend(picker: picking.Picker, truth: Any) -> None:
     chosen = parameters(picker, truth.diameter_angstrom)
-    plain = picker.pick(truth.image, chosen, pixel_size_angstrom=2.0, seed=1)
-    strict = picker.pick(array_api_strict.asarray(truth.image), chosen, pixel_size_angstrom=2.0, seed=1)
+    plain = picker.pick(truth.image, chosen, optics=Optics(pixel_size_angstrom=2.0), seed=1)
+    strict = picker.pick(array_api_strict.asarray(truth.image), chosen, optics=Optics(pixel_size_angstrom=2.0), seed=1)
     assert abs(len(strict) - len(plain)) <= 0.1 * len(plain)
 
 
 def test_there_is_nothing_in_an_image_without_particles(picker: picking.Picker) -> None:
     noise = np.random.default_rng(0).poisson(30.0, (700, 700)).astype(np.float32)
-    assert len(picker.pick(noise, parameters(picker, 150.0), pixel_size_angstrom=1.5, seed=0)) <= 6
+    assert len(picker.pick(noise, parameters(picker, 150.0), optics=Optics(pixel_size_angstrom=1.5), seed=0)) <= 6
     for value in (0.0, 7.0, np.nan):
         flat = np.full((400, 400), value, dtype=np.float32)
-        assert picker.pick(flat, parameters(picker, 100.0), pixel_size_angstrom=1.5, seed=0) == ()
+        assert picker.pick(flat, parameters(picker, 100.0), optics=Optics(pixel_size_angstrom=1.5), seed=0) == ()

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from frazil.algorithms.ctf.fit import CtfDiagnostics, estimate_ctf
 from frazil.algorithms.extraction import Extraction, extract
 from frazil.algorithms.motion.correct import CorrectedMovie, correct_movie
-from frazil.algorithms.picking import blob
 from frazil.algorithms.super_resolution import crop_movie
 from frazil.algorithms.thumbnail import thumbnail
 from frazil.array import to_host
@@ -53,16 +52,15 @@ def preprocess(movie: npt.NDArray[Any], settings: Settings, stages: Stages, xp: 
     with stages.stage("thumbnail"):
         picture = thumbnail(corrected.dose_weighted, pixel_size_angstrom=optics.pixel_size_angstrom)
     with stages.stage("pick"):
-        picks = blob.pick(
-            corrected.dose_weighted, settings.picking, pixel_size_angstrom=optics.pixel_size_angstrom, seed=settings.seed
-        )
+        fitted = None if ctf.fit_resolution_angstrom is None else ctf
+        picks = settings.picker.pick(corrected.dose_weighted, settings.picking, optics=optics, ctf=fitted, seed=settings.seed)
     with stages.stage("extract"):
         particles = extract(
             corrected.dose_weighted,
             picks,
             box=settings.box,
             pixel_size_angstrom=optics.pixel_size_angstrom,
-            particle_diameter_angstrom=settings.picking.diameter_max_angstrom,
+            particle_diameter_angstrom=settings.particle_diameter_angstrom,
             seed=settings.seed,
         )
     return Preprocessed(

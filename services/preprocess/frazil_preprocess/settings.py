@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,15 +12,21 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from frazil.algorithms import picking
 from frazil.algorithms.extraction import BoxAdvice, advise_box, check_box
-from frazil.algorithms.picking.blob import BlobParameters
+from frazil.algorithms.picking import Picker
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
 from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.io.defect_map import read_defects
 from frazil.io.gain_reference import Flip, Sense, read_gain
 from frazil.io.movies import MovieInfo, Rendering
+from frazil.io.templates import read_templates
+from frazil.model.errors import InputError
 from frazil.model.optics import Optics
 from frazil_preprocess.reading import load_crop, optics_as_read
+
+DEFAULT_PICKER = "blob"
+_PICKER_PREFIX = "picker_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +41,9 @@ class Settings:
     optics: Optics
     gain: npt.NDArray[np.float32] | None
     defects: npt.NDArray[np.bool_] | None
-    picking: BlobParameters
+    picker: Picker
+    picking: Any  # the parameters of this picker
+    particle_diameter_angstrom: float  # the largest
     box: BoxAdvice
     seed: int
 
@@ -46,18 +55,48 @@ def settings_of(parameters: SessionParameters, exposure: Exposure, info: MovieIn
     """
     shape, crop = (info.height_px, info.width_px), load_crop(parameters, info)
     optics = optics_as_read(parameters, exposure, info)
-    smallest = parameters.particle_diameter_angstrom
-    largest = parameters.particle_diameter_max_angstrom or smallest
+    largest = parameters.particle_diameter_max_angstrom or parameters.particle_diameter_angstrom
+    picker = picking.load(parameters.picker or DEFAULT_PICKER)
     return Settings(
         info=info,
         load_crop=crop,
         optics=optics,
         gain=_gain_of(parameters, exposure, shape, _grid(info)),
         defects=_defects(parameters.defects_path, shape, _grid(info)) if parameters.defects_path else None,
-        picking=BlobParameters(diameter_min_angstrom=smallest, diameter_max_angstrom=largest),
+        picker=picker,
+        picking=picker.Parameters(**picker_options(parameters, picker)),
+        particle_diameter_angstrom=largest,
         box=_box(parameters, largest, optics, (shape[0] // crop, shape[1] // crop)),
         seed=_seed(parameters.seed, exposure),
     )
+
+
+def picker_options(parameters: SessionParameters, picker: Picker) -> dict[str, Any]:
+    """Return what a session says to a picker: its fields `picker_…`, where set, under the names of the picker's parameters.
+
+    Raises InputError for an option that this picker has not, and when it needs templates that are not given.
+    """
+    known = {field.name for field in dataclasses.fields(picker.Parameters)}
+    smallest = parameters.particle_diameter_angstrom
+    options: dict[str, Any] = {
+        "diameter_min_angstrom": smallest,
+        "diameter_max_angstrom": parameters.particle_diameter_max_angstrom or smallest,
+    }
+    for field, value in parameters.ListFields():
+        name = field.name.removeprefix(_PICKER_PREFIX)
+        if name == field.name:
+            continue
+        if name == "templates_path":
+            name, value = "templates", read_templates(value)
+        if name not in known:
+            raise InputError("PICKER_OPTION", f"The picker {picker.TITLE!r} has no option {field.name}: leave it away.")
+        options[name] = tuple(value) if field.is_repeated else value
+    if "templates" in known and "templates" not in options:
+        raise InputError(
+            "TEMPLATES_MISSING",
+            f"The picker {picker.TITLE!r} needs templates: give class averages (.mrcs, .star) or a volume (.mrc).",
+        )
+    return options
 
 
 def _seed(seed: int, exposure: Exposure) -> int:

@@ -56,6 +56,34 @@ _FLAGS: dict[str, tuple[Any, Any]] = {
         inspect.Parameter.empty,
     ),
     "particle_diameter_max": (Annotated[float, _flag("--particle-diameter-max", "Å; the largest.", _PARTICLES)], 0.0),
+    "picker": (Annotated[str, _flag("--picker", "blob or template.", _PARTICLES)], "blob"),
+    "picker_shapes": (
+        Annotated[str, _flag("--picker-shapes", "Of the blob picker, with commas: circle, ellipse, ring.", _PARTICLES)],
+        "",
+    ),
+    "picker_templates": (
+        Annotated[
+            Path | None,
+            _flag("--picker-templates", "Class averages (.mrcs, .star) or a volume (.mrc), protein white.", _PARTICLES),
+        ],
+        None,
+    ),
+    "picker_min_distance": (
+        Annotated[float, _flag("--picker-min-distance", "Between picks, diameters (0: the picker's).", _PARTICLES)],
+        0.0,
+    ),
+    "picker_max_picks": (Annotated[int, _flag("--picker-max-picks", "In a micrograph (0: 4000).", _PARTICLES)], 0),
+    "picker_score_min": (
+        Annotated[float | None, _flag("--picker-score-min", "Least NCC (default: found in each micrograph).", _PARTICLES)],
+        None,
+    ),
+    "picker_power_min": (Annotated[float | None, _flag("--picker-power-min", "Least power score.", _PARTICLES)], None),
+    "picker_power_max": (Annotated[float | None, _flag("--picker-power-max", "Greatest power score.", _PARTICLES)], None),
+    "picker_lowpass": (Annotated[float, _flag("--picker-lowpass", "Of templates, Å (0: 20).", _PARTICLES)], 0.0),
+    "picker_angular_step": (
+        Annotated[float, _flag("--picker-angular-step", "Of templates, degrees (0: 10).", _PARTICLES)],
+        0.0,
+    ),
     "box": (Annotated[int, _flag("--box", "Box cut from the micrograph, px (0: advised).", _PARTICLES)], 0),
     "output_box": (Annotated[int, _flag("--output-box", "Box after Fourier cropping, px (0: advised).", _PARTICLES)], 0),
     "classes": (Annotated[int, _flag("--classes", "Number of 2D classes.", _PARTICLES)], 50),
@@ -141,6 +169,16 @@ def session_parameters(folder: Path, given: Given) -> SessionParameters:
         read_bzip2=given["read_bzip2"],
         particle_diameter_angstrom=given["particle_diameter"],
         particle_diameter_max_angstrom=given["particle_diameter_max"],
+        picker="" if given["picker"] == "blob" else given["picker"],
+        picker_shapes=[shape.strip() for shape in given["picker_shapes"].split(",") if shape.strip()],
+        picker_templates_path=_absolute(given["picker_templates"]),
+        picker_min_distance_diameters=given["picker_min_distance"],
+        picker_max_picks=given["picker_max_picks"],
+        picker_score_min=given["picker_score_min"],
+        picker_power_min=given["picker_power_min"],
+        picker_power_max=given["picker_power_max"],
+        picker_lowpass_angstrom=given["picker_lowpass"],
+        picker_angular_step_degrees=given["picker_angular_step"],
         box_size_px=given["box"],
         output_box_px=given["output_box"],
         class_count=given["classes"],
@@ -166,6 +204,8 @@ def _said(parameters: SessionParameters, name: str) -> str:
     if parameters.DESCRIPTOR.fields_by_name[name].has_presence and not parameters.HasField(name):  # type: ignore[arg-type]
         return ""
     value = getattr(parameters, name)
+    if parameters.DESCRIPTOR.fields_by_name[name].is_repeated:
+        return ", ".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -192,6 +232,11 @@ def _check_numbers(given: Given) -> None:
         if given[one] and given[other]:
             flags = (f"--{name.replace('_', '-')}" for name in (one, other))
             raise FrazilError("PARAMETER_TWICE", f"Give {' or '.join(flags)}, not both.")
+    _check("--picker-min-distance", given["picker_min_distance"], 0.0, 10.0, "diameters")
+    _check("--picker-max-picks", given["picker_max_picks"], 0, 1_000_000, "")
+    _check("--picker-score-min", given["picker_score_min"], -1.0, 1.0, "")
+    _check("--picker-lowpass", given["picker_lowpass"], 0.0, 200.0, "Å")
+    _check("--picker-angular-step", given["picker_angular_step"], 0.0, 360.0, "degrees")
     _check("--classes", given["classes"], 1, 1000, "")
     _check("--class-max-resolution", given["class_max_resolution"] or None, 1.0, 100.0, "Å")
     for flag, value in (("--box", given["box"]), ("--output-box", given["output_box"])):

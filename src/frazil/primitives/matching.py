@@ -1,6 +1,7 @@
-"""Matching of radial templates with an image: local normalised cross-correlation by FFT.
+"""Matching of templates with an image: local normalised cross-correlation by FFT.
 
-An image is padded by reflection, transformed once, and then compared with any number of templates.
+An image is padded by reflection, transformed once, and then compared with any number of templates. A template is an image of
+the padded shape, centred at pixel (0, 0): a function of the matcher's `radius`, or of its `y` and `x`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from frazil.primitives.fourier import frequency_radius, friendly_size, irfft2, r
 HostFloats = npt.NDArray[np.float32]
 
 
-class RadialMatcher:
-    """An image ready to be matched with radial templates.
+class Matcher:
+    """An image ready to be matched with templates.
 
     Attributes
     ----------
     shape: `(y, x)` of the image.
-    radius: `(y, x)` of the padded image, host: distance from pixel (0, 0) around the edges, px; templates are functions of it.
+    y, x: `(y, 1)` and `(1, x)` of the padded image, host: position with respect to pixel (0, 0) around the edges, px.
+    radius: `(y, x)` of the padded image, host: distance from pixel (0, 0), px.
     """
 
     def __init__(self, image: Array, margin_px: int) -> None:
@@ -36,8 +38,10 @@ class RadialMatcher:
         self.padded = _reflected(image, self.margin, size)
         self.transform = rfft2(self.padded)
         self._squares = rfft2(self.padded * self.padded)
-        y, x = (np.minimum(np.arange(n), n - np.arange(n)).astype(np.float32) for n in size)
-        self.radius: HostFloats = np.hypot(y[:, None], x[None, :])
+        y, x = (np.fft.fftfreq(n, 1.0 / n).astype(np.float32) for n in size)
+        self.y: HostFloats = y[:, None]
+        self.x: HostFloats = x[None, :]
+        self.radius: HostFloats = np.hypot(self.y, self.x)
 
     def high_passed(self, template: HostFloats, sigma_px: float) -> HostFloats:
         """Return a template `(y, x)` of the padded image less its Gaussian blur."""
@@ -48,18 +52,9 @@ class RadialMatcher:
         """Return the correlation `(y, x)` of the image with a template."""
         return self._filtered(self.transform, template)
 
-    def correlate_noise(self, template: HostFloats, amplitude: Array, phases: Array) -> Array:
-        """Return the correlation `(y, x)` of a random image, of a given amplitude in each coefficient, with a template.
-
-        Parameters
-        ----------
-        template: of the padded shape.
-        amplitude: of the half transform of the padded image.
-        phases: the half transform of white noise of the padded shape.
-        """
-        xp = self._xp
-        unit = phases / xp.maximum(xp.abs(phases), xp.asarray(1e-20, dtype=amplitude.dtype))
-        return self._filtered(unit * amplitude, template)
+    def correlate_transform(self, transform: Array, template: HostFloats) -> Array:
+        """Return the correlation `(y, x)` of another padded image, given by its half transform, with a template."""
+        return self._filtered(transform, template)
 
     def local_deviation(self, window: HostFloats) -> Array:
         """Return the root of the summed squared deviation from the local mean in a window, `(y, x)`."""
@@ -78,12 +73,24 @@ class RadialMatcher:
         window: weights between 0 and 1.
         """
         xp = self._xp
-        centred = (template - (template * window).sum() / window.sum()) * window
+        centred = self.centred(template, window)
         # |sum T I| <= |T / sqrt(W)| |sqrt(W) (I - mean)|, which bounds the ratio for soft windows too.
         norm = float(np.sqrt((np.where(window > 0, centred, 0.0) ** 2 / np.maximum(window, 1e-6)).sum()))
         deviation = self.local_deviation(window)
         floor = max(float(np.median(to_host(deviation))), 1e-20)
         return xp.clip(self.correlate(centred) / (xp.clip(deviation, floor, None) * max(norm, 1e-20)), -1.0, 1.0)
+
+    @staticmethod
+    def centred(template: HostFloats, window: HostFloats) -> HostFloats:
+        """Return a template less its mean over the window, cut to the window."""
+        return np.asarray((template - (template * window).sum() / window.sum()) * window)
+
+    def placed(self, image: HostFloats) -> HostFloats:
+        """Return a small image, centred at its pixel N // 2, as a template."""
+        template = np.zeros(self.radius.shape, np.float32)
+        rows, columns = (np.arange(n) - n // 2 for n in image.shape)
+        template[rows[:, None], columns[None, :]] = image
+        return template
 
     def patches(self, points: npt.NDArray[np.int64], reach_px: int) -> Array:
         """Return the squares (n, 2 reach + 1, 2 reach + 1) around pixels `(y, x)`; the reach may not exceed the margin."""
@@ -96,7 +103,7 @@ class RadialMatcher:
         return self._unpadded(self.transform * response)
 
     def _filtered(self, transform: Array, template: HostFloats) -> Array:
-        return self._unpadded(transform * self._xp.real(rfft2(to_device(template, self._xp))))  # radial, hence real
+        return self._unpadded(transform * self._xp.conj(rfft2(to_device(template, self._xp))))
 
     def _unpadded(self, transform: Array) -> Array:
         full = irfft2(transform, (self.padded.shape[0], self.padded.shape[1]))

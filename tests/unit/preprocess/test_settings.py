@@ -80,3 +80,31 @@ def test_each_movie_draws_its_own_numbers_the_same_in_every_session() -> None:
     again = Exposure(exposure_id="in another session", file=FILE)
     assert settings(parameters, first).seed == settings(parameters, again).seed
     assert settings(parameters, first).seed != settings(parameters, other).seed
+
+
+def test_the_picker_gets_what_the_session_says_to_it(tmp_path: Path) -> None:
+    parameters = SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=100, particle_diameter_max_angstrom=150)
+    plain = settings(parameters, exposure())
+    assert plain.picker.TITLE == "Blob picker"
+    assert (plain.picking.diameter_min_angstrom, plain.picking.diameter_max_angstrom, plain.picking.max_picks) == (
+        100,
+        150,
+        4000,
+    )
+    parameters.picker_shapes.extend(["ellipse"])
+    parameters.picker_score_min, parameters.picker_max_picks = 0.0, 7
+    said = settings(parameters, exposure()).picking
+    assert (said.shapes, said.score_min, said.max_picks, said.power_min) == (("ellipse",), 0.0, 7, None)
+    parameters.picker_lowpass_angstrom = 30.0
+    with pytest.raises(InputError, match="'Blob picker' has no option picker_lowpass_angstrom"):
+        settings(parameters, exposure())
+
+
+def test_the_template_picker_reads_its_templates(tmp_path: Path) -> None:
+    parameters = SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=100, picker="template")
+    with pytest.raises(InputError, match="needs templates"):
+        settings(parameters, exposure())
+    write_mrc(tmp_path / "a.mrcs", np.random.default_rng(0).normal(size=(2, 32, 32)).astype(np.float32), 4.0, image_stack=True)
+    parameters.picker_templates_path, parameters.picker_angular_step_degrees = str(tmp_path / "a.mrcs"), 15.0
+    found = settings(parameters, exposure()).picking
+    assert (found.templates.images.shape, found.angular_step_degrees) == ((2, 32, 32), 15.0)

@@ -38,6 +38,7 @@ def test_bad_names(name: str) -> None:
         {"gain_flip": "x", "gain_rotate": 3, "until": "class2d", "box_size_px": 256, "output_box_px": 128, "class_count": 50},
         {"movie_glob": "**/*.eer"},
         {"eer_fractions": 60, "eer_upsampling": 4, "load_crop": 2, "gain_sense": "divide", "read_bzip2": True},
+        {"picker": "template", "picker_templates_path": "/a.mrcs", "picker_score_min": -0.1, "picker_max_picks": 500},
         {"eer_dose_per_fraction_e_per_angstrom2": 0.8, "total_dose_e_per_angstrom2": 40.0},
     ],
 )
@@ -49,6 +50,10 @@ def test_good_parameters(values: dict[str, object]) -> None:
     ("values", "part"),
     [
         ({"pixel_size_angstrom": 0.05}, "pixel_size_angstrom is 0.05 Å; it must be 0.1 to 20 Å."),
+        ({"picker": "../blob"}, "it is the name of a picker"),
+        ({"picker": "template"}, "The template picker needs picker_templates_path"),
+        ({"picker_score_min": 3.0}, "picker_score_min is 3; it must be -1 to 1."),
+        ({"picker_angular_step_degrees": math.nan}, "0 to 360"),
         ({"pixel_size_angstrom": 21.0}, "0.1 to 20 Å"),
         ({"pixel_size_angstrom": math.nan}, "0.1 to 20 Å"),
         ({"voltage_kv": 300_000.0}, "40 to 1000 kV"),

@@ -12,6 +12,14 @@ from frazil.model.camera import read_camera
 from frazil.model.errors import FrazilError
 from frazil_scheduler.domain import limits
 
+_PICKER = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_PICKER_RANGES = (
+    ("picker_min_distance_diameters", 0.0, 10.0),
+    ("picker_max_picks", 0, 1_000_000),
+    ("picker_score_min", -1.0, 1.0),
+    ("picker_lowpass_angstrom", 0.0, 200.0),
+    ("picker_angular_step_degrees", 0.0, 360.0),
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SYMMETRY = re.compile(r"|[CD][1-9][0-9]{0,2}|T|O|I[1-4]?")  # RELION's names of the groups that `frazil.primitives` knows
 GAIN_FLIPS = ("none", "x", "y")
@@ -64,6 +72,7 @@ def check_parameters(parameters: session_pb2.SessionParameters, *, complete: boo
     if not _SYMMETRY.fullmatch(parameters.symmetry.strip().upper()):
         _fail("SYMMETRY_INVALID", f"symmetry is {parameters.symmetry!r}; it must be a point group such as C1, D8, T, O or I.")
     _check_boxes(parameters)
+    _check_picker(parameters)
     if parameters.class_count and not 2 <= parameters.class_count <= 1000:
         _fail("CLASS_COUNT_INVALID", f"class_count is {parameters.class_count}; it must be 2 to 1000, or 0 for the default.")
     if parameters.class_max_resolution_angstrom:
@@ -71,6 +80,16 @@ def check_parameters(parameters: session_pb2.SessionParameters, *, complete: boo
     glob = parameters.movie_glob
     if glob.startswith("/") or ".." in glob.split("/") or "\0" in glob:
         _fail("MOVIE_GLOB_INVALID", f"movie_glob {glob!r} must be relative to the movie folder, without '..'.")
+
+
+def _check_picker(parameters: session_pb2.SessionParameters) -> None:
+    """Check what can be known of a picker without loading it; the worker knows its options."""
+    if parameters.picker and not _PICKER.fullmatch(parameters.picker):
+        _fail("PICKER_INVALID", f"picker is {parameters.picker!r}; it is the name of a picker, such as blob or template.")
+    if parameters.picker == "template" and not parameters.picker_templates_path:
+        _fail("TEMPLATES_MISSING", "The template picker needs picker_templates_path: class averages or a volume.")
+    for name, low, high in _PICKER_RANGES:
+        _require_range(name, getattr(parameters, name), low, high, "")
 
 
 def _check_reading(parameters: session_pb2.SessionParameters) -> None:
@@ -135,6 +154,10 @@ def check_paths(parameters: session_pb2.SessionParameters, session_folder: Path)
         _require_file("gain reference", _absolute("gain reference", "gain_path", parameters.gain_path))
     if parameters.defects_path:
         _require_file("defect file", _absolute("defect file", "defects_path", parameters.defects_path))
+    if parameters.picker_templates_path:
+        _require_file(
+            "file of templates", _absolute("file of templates", "picker_templates_path", parameters.picker_templates_path)
+        )
     if session_folder.resolve().is_relative_to(movies.resolve()):
         _fail(
             "SESSION_INSIDE_MOVIES",

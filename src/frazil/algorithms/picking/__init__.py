@@ -7,7 +7,9 @@ import pkgutil
 from typing import Any, Protocol, cast
 
 from frazil.array import Array
+from frazil.model.ctf import Ctf
 from frazil.model.errors import ErrorKind, FrazilError
+from frazil.model.optics import Optics
 from frazil.model.particles import Pick
 
 
@@ -15,21 +17,25 @@ class Picker(Protocol):
     """What the module of a picker offers.
 
     `TITLE` is what people read; `Parameters` is a frozen dataclass that can be made from `diameter_min_angstrom` and
-    `diameter_max_angstrom` alone, and that refuses senseless values with InputError.
+    `diameter_max_angstrom` alone (and `templates`, where the picker has this field), and that refuses senseless values with
+    InputError. Its other fields are what a session may say as `picker_…`.
     """
 
     TITLE: str
     Parameters: type[Any]
 
-    def pick(self, micrograph: Array, parameters: Any, *, pixel_size_angstrom: float, seed: int) -> tuple[Pick, ...]:
+    def pick(
+        self, micrograph: Array, parameters: Any, *, optics: Optics, seed: int, ctf: Ctf | None = None
+    ) -> tuple[Pick, ...]:
         """Pick particles in a dose-weighted micrograph, protein dark.
 
         Parameters
         ----------
         micrograph: `(y, x)`, real, of any backend.
         parameters: of this picker's `Parameters`.
-        pixel_size_angstrom: of the micrograph.
+        optics: with the pixel size of the micrograph.
         seed: equal seeds give equal picks.
+        ctf: of the micrograph, where it could be fitted.
 
         Returns
         -------

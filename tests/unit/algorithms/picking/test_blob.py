@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frazil.algorithms.picking.blob import BlobParameters, _count_accepted, pick
+from frazil.algorithms.detection.peaks import count_accepted
+from frazil.algorithms.picking.blob import BlobParameters, pick
 from frazil.model.errors import InputError
+from frazil.model.optics import Optics
 from frazil.model.particles import Pick
 from simulated_micrograph import Scene, Truth, simulate
 
@@ -16,7 +18,7 @@ Image = np.ndarray[Any, Any]
 
 def picks_of(image: Any, diameter: float, pixel: float = 1.5, **more: Any) -> tuple[Pick, ...]:
     parameters = BlobParameters(diameter_min_angstrom=diameter, diameter_max_angstrom=diameter, **more)
-    return pick(image, parameters, pixel_size_angstrom=pixel, seed=1)
+    return pick(image, parameters, optics=Optics(pixel_size_angstrom=pixel), seed=1)
 
 
 def places(picks: tuple[Pick, ...]) -> Image:
@@ -175,7 +177,7 @@ def test_two_sizes_are_told_apart() -> None:
     rng = np.random.default_rng(0)
     image = (small + large) / 2**0.5 + rng.normal(0.0, 1.0, small.shape).astype(np.float32)
     parameters = BlobParameters(diameter_min_angstrom=40.0, diameter_max_angstrom=80.0, min_distance_diameters=0.6)
-    found = pick(image, parameters, pixel_size_angstrom=1.0, seed=0)
+    found = pick(image, parameters, optics=Optics(pixel_size_angstrom=1.0), seed=0)
     near_small = [found[i] for i, j in matched(places(found), centres_small, 14.0) if apart[j]]
     near_large = [found[i] for i, _ in matched(places(found), centres_large, 14.0)]
     assert len(near_large) >= 6
@@ -230,12 +232,12 @@ def test_few_particles_are_found_as_well(count: int) -> None:
 def test_the_count_stops_where_noise_begins() -> None:
     noise = np.arange(1.0, 60.0)
     particles = np.full(20, 1e-6)
-    assert _count_accepted(np.concatenate([particles, noise]), 0.2) <= 22
-    assert _count_accepted(np.concatenate([particles, noise]), 0.2) >= 20
-    assert _count_accepted(noise, 0.2) == 0
-    assert _count_accepted(np.array([0.01]), 0.2) == 1
-    assert _count_accepted(np.array([0.15]), 0.2) == 0
-    assert _count_accepted(np.zeros(0), 0.2) == 0
+    assert count_accepted(np.concatenate([particles, noise]), 0.2) <= 22
+    assert count_accepted(np.concatenate([particles, noise]), 0.2) >= 20
+    assert count_accepted(noise, 0.2) == 0
+    assert count_accepted(np.array([0.01]), 0.2) == 1
+    assert count_accepted(np.array([0.15]), 0.2) == 0
+    assert count_accepted(np.zeros(0), 0.2) == 0
 
 
 def test_sizes_and_shares_that_make_no_sense_are_refused() -> None:

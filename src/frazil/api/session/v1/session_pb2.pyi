@@ -256,11 +256,11 @@ class SessionParameters(google.protobuf.message.Message):
     picker_power_max: builtins.float
     """Greatest power score, in standard deviations of the micrograph's."""
     picker_templates_path: builtins.str
-    """Templates of the template picker: absolute path of class averages (.mrcs) or of a volume (.mrc)."""
+    """Templates of the template picker: absolute path of class averages (.mrcs, or .star with the selected) or of a volume (.mrc)."""
     picker_lowpass_angstrom: builtins.float
     """Templates are low-passed to this resolution, Å; 0 means 20."""
     picker_angular_step_degrees: builtins.float
-    """Step of the templates' in-plane rotation, degrees; 0 means 5."""
+    """Step of the templates' in-plane rotation, degrees; 0 means 10."""
     camera: builtins.str
     """Camera, for the GPU memory a job needs: "k2", "k2-super-resolution", "k3", "k3-super-resolution", "falcon3", "falcon4",
     "falcon4-eer"; empty means unknown.
