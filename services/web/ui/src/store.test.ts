@@ -60,6 +60,19 @@ describe("events", () => {
     expect(state.sequence).toBe(15);
   });
 
+  it("take a cluster's node away once it has ended", () => {
+    const node = (sequence: number, state: string): PageEvent =>
+      ({ sequence, type: "node", record: { node_id: "n1", state } }) as unknown as PageEvent;
+    const up = run([snapshot(10, []), batch(node(11, "up"))]);
+    expect(up.nodes).toHaveLength(1);
+    expect(reduce(up, batch(node(12, "ended"))).nodes).toEqual([]);
+  });
+
+  it("take a session away once it is deleted", () => {
+    const gone = { sequence: 11, type: "session", kind: "session_deleted", session_id: "s1", record: { session_id: "s1" } };
+    expect(run([snapshot(10, []), batch(gone as unknown as PageEvent)]).sessions).toEqual([]);
+  });
+
   it("change nothing when they come twice", () => {
     const events = [exposureEvent(11, exposure(1)), exposureEvent(12, exposure(1, "running")), exposureEvent(13, exposure(2))];
     const once = run([snapshot(10, []), batch(...events)]);

@@ -132,9 +132,11 @@ function applyEvents(state: State, events: readonly PageEvent[], sequence: numbe
   const jobs: Job[] = [];
   const exposures: ExposureSummary[] = [];
   const notices: TimedNotice[] = [];
+  const deleted = new Set<string>();
   let classes = state.classes;
   for (const event of fresh) {
-    if (event.type === "session") sessions.push(event.record);
+    if (event.kind === "session_deleted") deleted.add(event.session_id);
+    else if (event.type === "session") sessions.push(event.record);
     else if (event.type === "node") nodes.push(event.record);
     else if (event.type === "job") jobs.push(event.record);
     else if (event.type === "exposure") exposures.push(event.record);
@@ -147,8 +149,10 @@ function applyEvents(state: State, events: readonly PageEvent[], sequence: numbe
     ...state,
     sequence: Math.max(state.sequence, sequence),
     classes,
-    sessions: upsert(state.sessions, sessions, (session) => session.session_id, true),
-    nodes: upsert(state.nodes, nodes, (node) => node.node_id),
+    sessions: upsert(state.sessions, sessions, (session) => session.session_id, true).filter(
+      (session) => !deleted.has(session.session_id),
+    ),
+    nodes: upsert(state.nodes, nodes, (node) => node.node_id).filter((node) => node.state !== "ended"),
     jobs: upsert(state.jobs, jobs, (job) => job.job_id),
     exposures: mergeExposures(state.exposures, exposures),
     notices: notices.length === 0 ? state.notices : [...state.notices, ...notices].slice(-MOST_NOTICES),

@@ -1,6 +1,6 @@
 // One session, live: what is going on, the newest micrographs, the trends, the classes.
 import { type ReactNode, useCallback, useDeferredValue, useMemo, useState } from "react";
-import { changeSession, newRequestId, type SessionVerb } from "../api";
+import { changeSession, cloneSession, deleteSession, newRequestId, type SessionVerb } from "../api";
 import { count, duration, known, measure, shortCount } from "../format";
 import { useNow } from "../hooks";
 import type { ExposureSummary, Session } from "../records";
@@ -60,6 +60,7 @@ export function SessionView({ state, openExposure }: { readonly state: State; re
 function SessionHead(props: { readonly session: Session; readonly state: State; readonly counts: Counts }): ReactNode {
   const { session, state, counts } = props;
   const [computing, setComputing] = useState(false);
+  const [changing, setChanging] = useState(false);
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
   const [completing, setCompleting] = useState(false);
@@ -74,6 +75,7 @@ function SessionHead(props: { readonly session: Session; readonly state: State; 
     setBusy(false);
   };
   const open = session.state === "running" || session.state === "paused";
+  const still = session.state === "paused" || session.state === "completed";
   return (
     <div className="session-head">
       <h1>{session.name}</h1>
@@ -91,7 +93,12 @@ function SessionHead(props: { readonly session: Session; readonly state: State; 
             Retry {count(counts.quarantined)} failed
           </button>
         )}
-        {(session.state === "paused" || session.state === "completed") && (
+        {still && (
+          <button type="button" disabled={busy} title="Clone or delete this session" onClick={() => setChanging(true)}>
+            More…
+          </button>
+        )}
+        {still && (
           <button
             type="button"
             className={session.state === "paused" ? "primary" : ""}
@@ -114,6 +121,7 @@ function SessionHead(props: { readonly session: Session; readonly state: State; 
         )}
       </div>
       {problem !== "" && <Alert tone="bad">{problem}</Alert>}
+      {changing && <MoreDialog session={session} onClose={() => setChanging(false)} />}
       {computing && (
         <ComputeDialog
           session={session}
@@ -146,6 +154,55 @@ function SessionHead(props: { readonly session: Session; readonly state: State; 
         </Dialog>
       )}
     </div>
+  );
+}
+
+/** Clone a session, or delete it. */
+function MoreDialog({ session, onClose }: { readonly session: Session; readonly onClose: () => void }): ReactNode {
+  const [name, setName] = useState(`${session.name}-2`);
+  const [results, setResults] = useState(false);
+  const [sure, setSure] = useState(false);
+  const [problem, setProblem] = useState("");
+  const ask = async (wish: () => Promise<string>): Promise<void> => {
+    try {
+      navigate(await wish());
+    } catch (error) {
+      setProblem(error instanceof Error ? error.message : "That did not work.");
+    }
+  };
+  const clone = async (): Promise<string> => sessionPath((await cloneSession(session.session_id, name.trim(), "")).session.session_id);
+  const remove = async (): Promise<string> => {
+    await deleteSession(session.session_id, results);
+    return "/";
+  };
+  return (
+    <Dialog label="Clone or delete session" className="small-dialog" onClose={onClose}>
+      <h2>Clone {session.name}</h2>
+      {problem !== "" && <Alert tone="bad">{problem}</Alert>}
+      <p>A new session with the same parameters and compute resources, and none of the results.</p>
+      <div className="input">
+        <input type="text" aria-label="Name of the new session" value={name} onChange={(event) => setName(event.target.value)} />
+      </div>
+      <div className="form-actions">
+        <button type="button" className="primary" onClick={() => void ask(clone)}>
+          Clone
+        </button>
+      </div>
+      <h2>Delete {session.name}</h2>
+      <p>Frazil forgets the session. The movies always stay.</p>
+      <label className="compute-check">
+        <input type="checkbox" checked={results} onChange={(event) => setResults(event.target.checked)} />
+        Delete its results in {session.folder}, too
+      </label>
+      <div className="form-actions">
+        <button type="button" onClick={onClose}>
+          Keep it
+        </button>
+        <button type="button" className={sure ? "danger" : ""} onClick={() => (sure ? void ask(remove) : setSure(true))}>
+          {sure ? "Delete: sure?" : "Delete"}
+        </button>
+      </div>
+    </Dialog>
   );
 }
 
