@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import control
+from frazil_scheduler.domain import control, gpus
 from frazil_scheduler.ledger import tables
-from model.world import World
+from model.world import Worker, World
 
 LEVERS = ("kill", "requeue", "cancel", "rank")
 
@@ -52,14 +54,49 @@ class JobRules:
         if self.world.row_of(session_id)["state"] not in ("RUNNING", "COMPLETING", "PAUSING"):
             return
         self.world.change(session_id, "pause")
-        for _ in range(12):
-            for node_id in self.world.nodes:
-                self.world.settle(node_id)
-            self.world.advance(20.0)
+        self._let_time_pass(240.0, lambda: False)
         assert self.world.row_of(session_id)["state"] == "PAUSED"
         mine = {row["job_id"] for row in self.world.rows(tables.job, tables.job.c.session_id == session_id)}
         held = self.world.rows(tables.lease, tables.lease.c.state.in_(("RESERVED", "HELD", "RELEASING")))
         assert not [row for row in held if row["job_id"] in mine]
+
+    @rule(name=st.sampled_from(["a", "b"]))
+    def once_faults_end_a_bounded_job_is_served(self, name: str) -> None:
+        """R3: when nothing fails any more and other bounded jobs end, one that waits gets a slot."""
+        for session_id in self.sessions.values():
+            if self.world.row_of(session_id)["state"] in ("RUNNING", "COMPLETING"):
+                self.world.change(session_id, "pause")
+        for node_id, node in self.world.nodes.items():
+            node.faults.clear()
+            node.foreign.clear()
+            self.world.hello(node_id)
+        for slot in self.world.rows(tables.slot):
+            self.world.store.transact(lambda tx, key=slot["slot_key"]: gpus.clear(tx, key))
+        pausing = tables.session.c.state == "PAUSING"
+        self._let_time_pass(240.0, lambda: not self.world.rows(tables.session, pausing))
+        request = scheduler_pb2.SubmitJobRequest(session=self.sessions[name], job_type="count")
+        job_id = self.world.store.transact(lambda tx: control.submit(tx, self.world.lanes, request))["job_id"]
+
+        def served() -> bool:
+            (row,) = self.world.rows(tables.job, tables.job.c.job_id == job_id)
+            return bool(row["state"] == "RUNNING")
+
+        for _ in range(20):
+            for worker in [worker for worker in self.world.workers.values() if self._job_of(worker) != job_id]:
+                self.world.finish(worker)
+            self._let_time_pass(60.0, served)
+        assert served()
+
+    def _let_time_pass(self, seconds: float, enough: Callable[[], bool]) -> None:
+        end = self.world.mono + seconds
+        while self.world.mono < end and not enough():
+            for node_id in self.world.nodes:
+                self.world.settle(node_id)
+            self.world.advance(20.0)
+
+    def _job_of(self, worker: Worker) -> str:
+        (lease,) = self.world.rows(tables.lease, tables.lease.c.lease_id == worker.token.lease_id)
+        return str(lease["job_id"])
 
     def _try(self, body: object) -> None:
         """Do what may be refused at this moment, or for want of a slot that fits."""
