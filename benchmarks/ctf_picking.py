@@ -1,6 +1,8 @@
-"""CTF estimation and blob picking on simulated movies that do not move: errors against the truth, F1, CPU seconds.
+"""CTF estimation and picking on simulated movies that do not move: errors against the truth, F1, CPU seconds.
 
-Conditions differ in particle, pixel size, voltage, dose and frame size. Only the optics and the particle's diameter are told.
+F1 is that of the blob picker, of the template picker (48 projections of the particle) and, where `relion_autopick` is on the
+PATH, of RELION's Laplacian of Gaussian on the same micrographs, also with the centres' RMS error in diameters. Conditions
+differ in particle, pixel size, voltage, dose and frame size. Only the optics and the particle's diameter are told.
 Run with --movies for the number per condition and --only for one condition; the last line is JSON.
 """
 
@@ -9,8 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -21,12 +28,16 @@ import scipy.fft
 from frazil.algorithms.ctf.fit import estimate_ctf
 from frazil.algorithms.dose_weighting import dose_weights, frame_exposures
 from frazil.algorithms.extraction import advise_box, extract
-from frazil.algorithms.picking.blob import BlobParameters, pick
+from frazil.algorithms.picking import blob, template
+from frazil.algorithms.templates import Templates, project
+from frazil.io.mrc import write_mrc
+from frazil.io.star import read_star
 from frazil.model.optics import Optics
 from frazil.primitives.fourier import frequency_radius
 from frazil.simulator.atoms import load_atoms
 from frazil.simulator.movie import session_camera, simulate_movie
 from frazil.simulator.parameters import SimulationParameters
+from frazil.simulator.potential import potential_volume
 
 FRAMES = 5  # few frames of much dose: nothing moves, and counts are all that matters
 
@@ -81,10 +92,29 @@ def micrographs(condition: Condition, index: int, seed: int) -> tuple[Any, Any, 
     return frames.sum(axis=0, dtype=np.float32), image, movie, optics
 
 
-def agreement(found: Any, truth: Any, diameter_px: float, side: int) -> tuple[float, float]:
-    """Precision and recall; particles not wholly inside count neither way."""
+@cache
+def templates(particle: str) -> Templates:
+    """Projections of the particle."""
+    atoms = load_atoms(particle)
+    box = 2 * int(1.6 * atoms.diameter_angstrom / 4.0 / 2.0)
+    return project(potential_volume(atoms, box, 4.0), 4.0)
+
+
+def relion_log(image: Any, pixel_size: float, diameter: float) -> Any:
+    """Picks of RELION's Laplacian of Gaussian, (n, 2) as x, y."""
+    with tempfile.TemporaryDirectory() as home:
+        write_mrc(Path(home) / "m.mrc", image, pixel_size)
+        command = ["relion_autopick", "--i", "m.mrc", "--odir", "out/", "--pickname", "log", "--LoG", "--shrink", "0"]
+        command += ["--LoG_diam_min", f"{0.9 * diameter:.1f}", "--LoG_diam_max", f"{1.1 * diameter:.1f}", "--lowpass", "20"]
+        subprocess.run([*command, "--angpix", str(pixel_size)], cwd=home, check=True, capture_output=True)
+        table: Any = next(iter(read_star(Path(home) / "out" / "m_log.star").values()))
+    return np.stack([table["rlnCoordinateX"], table["rlnCoordinateY"]], axis=1)
+
+
+def agreement(found: Any, truth: Any, diameter_px: float, side: int) -> tuple[float, float, float]:
+    """Precision, recall and the RMS error of centres in diameters; particles not wholly inside count neither way."""
     if len(found) == 0:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     distance = np.hypot(*(found[:, None] - truth[None]).transpose(2, 0, 1))
     free_picks, pairs = set(range(len(found))), {}
     for flat in np.argsort(distance, axis=None):
@@ -96,7 +126,12 @@ def agreement(found: Any, truth: Any, diameter_px: float, side: int) -> tuple[fl
             free_picks.discard(i)
     whole = ((truth > diameter_px / 2) & (truth < side - diameter_px / 2)).all(axis=1)
     hits = sum(bool(whole[j]) for j in pairs)
-    return hits / max(1, hits + len(free_picks)), hits / max(1, int(whole.sum()))
+    off = [distance[i, j] for j, i in pairs.items() if whole[j]] or [0.0]
+    return (
+        hits / max(1, hits + len(free_picks)),
+        hits / max(1, int(whole.sum())),
+        float(np.sqrt(np.mean(np.square(off)))) / diameter_px,
+    )
 
 
 def measure(condition: Condition, index: int, seed: int) -> dict[str, float]:
@@ -105,23 +140,34 @@ def measure(condition: Condition, index: int, seed: int) -> dict[str, float]:
     clock = [time.process_time()]
     ctf, _ = estimate_ctf(plain, optics=optics)
     clock.append(time.process_time())
-    parameters = BlobParameters(diameter_min_angstrom=diameter, diameter_max_angstrom=diameter)
-    picks = pick(weighted, parameters, optics=optics, seed=1)
+    size = {"diameter_min_angstrom": diameter, "diameter_max_angstrom": diameter}
+    picks = blob.pick(weighted, blob.BlobParameters(**size), optics=optics, seed=1)
+    clock.append(time.process_time())
+    matched = template.TemplateParameters(templates=templates(condition.particle), **size)
+    fitted = None if ctf.fit_resolution_angstrom is None else ctf
+    template_picks = template.pick(weighted, matched, optics=optics, ctf=fitted, seed=1)
     clock.append(time.process_time())
     box = advise_box(diameter, condition.pixel)
     extract(weighted, picks, box=box, pixel_size_angstrom=condition.pixel, particle_diameter_angstrom=diameter, seed=1)
     clock.append(time.process_time())
-    found = np.array([(p.x_px, p.y_px) for p in picks]).reshape(-1, 2)
+    places = {
+        name: np.array([(p.x_px, p.y_px) for p in some]).reshape(-1, 2)
+        for name, some in (("blob", picks), ("template", template_picks))
+    }
+    if shutil.which("relion_autopick"):
+        places["relion_log"] = relion_log(weighted, condition.pixel, diameter)
     truth = np.stack([movie.particles["coordinate_x_px"], movie.particles["coordinate_y_px"]], axis=1)
-    precision, recall = agreement(found, truth, diameter / condition.pixel, condition.side)
+    picking = {}
+    for name, found in places.items():
+        precision, recall, off = agreement(found, truth, diameter / condition.pixel, condition.side)
+        f1 = 2 * precision * recall / max(precision + recall, 1e-9)
+        picking |= {f"{name}_precision": precision, f"{name}_recall": recall, f"{name}_f1": f1, f"{name}_off": off}
     return {
         "defocus_error": abs(ctf.mean_defocus_angstrom - movie.ctf.mean_defocus_angstrom),
         "astigmatism_error": abs(ctf.astigmatism_angstrom - movie.ctf.astigmatism_angstrom),
         "fitted": float(ctf.fit_resolution_angstrom is not None),
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / max(precision + recall, 1e-9),
-        **dict(zip(("ctf_s", "pick_s", "extract_s"), np.diff(clock).tolist(), strict=True)),
+        **picking,
+        **dict(zip(("ctf_s", "pick_s", "template_s", "extract_s"), np.diff(clock).tolist(), strict=True)),
     }
 
 
@@ -142,8 +188,13 @@ def main() -> None:
         print(
             f"{name:24} defocus {mean['defocus_error']:5.0f} Å  astigmatism {mean['astigmatism_error']:4.0f} Å  "
             f"fitted {mean['fitted']:.2f}  "
-            f"F1 {mean['f1']:.2f} (precision {mean['precision']:.2f}, recall {mean['recall']:.2f})  "
-            f"CPU {mean['ctf_s']:.2f} + {mean['pick_s']:.2f} + {mean['extract_s']:.2f} s",
+            + "  ".join(
+                f"{name} F1 {mean[f'{name}_f1']:.2f} (p {mean[f'{name}_precision']:.2f}, r {mean[f'{name}_recall']:.2f}, "
+                f"off {mean[f'{name}_off']:.3f} d)"
+                for name in ("blob", "template", "relion_log")
+                if f"{name}_f1" in mean
+            )
+            + f"  CPU {mean['ctf_s']:.2f} + {mean['pick_s']:.2f} + {mean['template_s']:.2f} + {mean['extract_s']:.2f} s",
             flush=True,
         )
     print(json.dumps({key: round(value, 4) for key, value in average(everything).items()}))

@@ -105,7 +105,7 @@ def pick(
     blobs = _Blobs(PeakSearch(reduced, parameters), parameters)
     learnt, size_map = blobs.learn()
     rng = np.random.default_rng(seed)
-    ends = [blobs.accepted([learnt], blobs.window(1.0), rng)]
+    ends = [blobs.accepted([learnt], blobs.window(1.0), rng)] if set(parameters.shapes) != {"ellipse"} else []
     if "ellipse" in parameters.shapes:
         ends.append(blobs.accepted(*blobs.ellipses(), rng))
     points, score = max(ends, key=lambda end: len(end[0]))  # at an equal share of false ones, more are better

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frazil.algorithms.detection.peaks import count_accepted
+from frazil.algorithms.detection.peaks import count_accepted, shadows
 from frazil.algorithms.picking.blob import BlobParameters, pick
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
@@ -247,3 +247,30 @@ def test_sizes_and_shares_that_make_no_sense_are_refused() -> None:
     for wrong in ({"false_share": 0.0}, {"false_share": 1.0}, {"max_picks": 0}, {"min_distance_diameters": -1.0}):
         with pytest.raises(InputError, match="share of false picks"):
             BlobParameters(diameter_min_angstrom=100.0, diameter_max_angstrom=100.0, **wrong)
+
+
+def test_long_particles_are_found_by_ellipses_in_any_turn() -> None:
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:700, :700].astype(np.float64)
+    centres = np.array([(75.0 + 110 * i, 75.0 + 110 * j) for i in range(6) for j in range(6)]) + rng.uniform(-8, 8, (36, 2))
+    image = rng.normal(100.0, 4.0, x.shape)
+    for (cx, cy), turn in zip(centres, rng.uniform(0, np.pi, len(centres)), strict=True):
+        along, across = ((x - cx) * np.cos(turn + q) + (y - cy) * np.sin(turn + q) for q in (0.0, np.pi / 2))
+        image -= 3.0 * ((2 * along / 90.0) ** 2 + (2 * across / 30.0) ** 2 < 1)
+    parameters = BlobParameters(diameter_min_angstrom=30.0, diameter_max_angstrom=90.0, shapes=("ellipse",))
+    found = places(pick(image.astype(np.float32), parameters, optics=Optics(pixel_size_angstrom=1.0), seed=1))
+    pairs = matched(found, centres, 0.1 * 90.0)
+    assert len(pairs) >= 0.95 * len(centres)
+    assert len(pairs) >= 0.9 * len(found)
+
+
+@pytest.mark.parametrize("shapes", [(), ("square",), ("circle", "disc")])
+def test_shapes_that_are_none_are_refused(shapes: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="circle, ellipse, ring"):
+        BlobParameters(diameter_min_angstrom=30.0, diameter_max_angstrom=90.0, shapes=shapes)
+
+
+def test_a_peak_beside_one_of_twice_its_score_is_a_shadow() -> None:
+    points = np.array([(50, 50), (50, 200), (50, 72), (62, 200), (300, 300)])
+    score = np.array([0.9, 0.6, 0.4, 0.5, 0.1])
+    assert shadows(points, score, 25.0).tolist() == [False, False, True, False, False]
