@@ -82,6 +82,12 @@ class Running:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the process has used."""
+        assert self.process is not None
+        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     async def create(self, name: str, movies: Path) -> str:
         """Create and start a session of one preprocessing worker; return its identity."""
         wanted = session_pb2.Session(name=name)
@@ -209,6 +215,7 @@ async def load(folder: Path, sessions: int, per_second: float, minutes: float, w
     claims: list[float] = []
     commits: list[float] = []
     total = int(per_second * 60 * minutes)
+    cpu = scheduler.cpu_seconds()
     began = time.perf_counter()
     calls = []
     for number in range(total):
@@ -220,6 +227,7 @@ async def load(folder: Path, sessions: int, per_second: float, minutes: float, w
             _progress(f"load: {number} of {total} exposures")
     await asyncio.gather(*calls)
     wall = time.perf_counter() - began
+    cpu = scheduler.cpu_seconds() - cpu
     done = sum([(await scheduler.sessions.GetSession(session_pb2.GetSessionRequest(session=one))).counts.done for one in names])
     assert done == total, f"{done} of {total} exposures are done"
     memory = scheduler.resident_mib()
@@ -238,6 +246,7 @@ async def load(folder: Path, sessions: int, per_second: float, minutes: float, w
         "watchers": watchers,
         "watch_lag_p95_ms": 1e3 * float(np.percentile(lags, 95)) if lags else float("nan"),
         "watch_events": len(lags),
+        "load_cpu_ms_per_exposure": 1e3 * cpu / total,
         "load_rss_mib": memory,
     }
 
@@ -475,7 +484,8 @@ def main() -> None:
         limit = LIMITS.get(name)
         word = "" if limit is None else f"   limit {limit}" + ("" if value <= limit else "   MISSED")
         print(f"{name:<26}{value:>14,.2f}{word}")
-    print(json.dumps({"cores": os.cpu_count(), **{name: round(value, 3) for name, value in figures.items()}}))
+    busy = {"cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)}
+    print(json.dumps({**busy, **{name: round(value, 3) for name, value in figures.items()}}))
 
 
 if __name__ == "__main__":

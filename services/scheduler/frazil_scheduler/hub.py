@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,8 +71,8 @@ class Hub:
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear of every commit from now on."""
 
-        def committed(tx: Transaction) -> None:
-            loop.call_soon_threadsafe(self._committed, tx)
+        def committed(done: Sequence[Transaction]) -> None:
+            loop.call_soon_threadsafe(self._committed, done)
 
         self.store.committed = committed
 
@@ -141,6 +141,7 @@ class Hub:
                 "SCHEDULER_STOPPING", "The scheduler is stopping; dial in again in a moment.", kind=ErrorKind.UNAVAILABLE
             )
 
-    def _committed(self, tx: Transaction) -> None:
-        self.tail.extend(tx.events)
-        self.notifier.notify(tx.topics)
+    def _committed(self, done: Sequence[Transaction]) -> None:
+        for tx in done:
+            self.tail.extend(tx.events)
+        self.notifier.notify(set().union(*(tx.topics for tx in done)))

@@ -19,6 +19,7 @@ from frazil_scheduler.ledger.store import Store
 from frazil_scheduler.ledger.transaction import Transaction
 from postgresql import Server
 from relay import COMMIT, COMMITTED, Relay
+from unit.scheduler.groups import together
 
 SECRET = "s3cr3t"
 
@@ -54,7 +55,7 @@ def linked(postgresql_server: Server) -> Iterator[Linked]:
         linked = Linked(
             url, relay, Store(f"{url}&hostaddr=127.0.0.1&port={relay.port}", Clock(monotonic=lambda: linked.seconds))
         )
-        linked.store.committed = lambda tx: linked.told.extend(event.sequence for event in tx.events)
+        linked.store.committed = lambda done: linked.told.extend(event.sequence for tx in done for event in tx.events)
         yield linked
         linked.store.close()
 
@@ -106,6 +107,14 @@ def test_a_commit_whose_answer_was_lost_is_told_once_it_is_known(linked: Linked)
     assert linked.kept() == linked.told == [1, 2]  # it is durable, and the watchers' log has no gap
     linked.note()
     assert linked.kept() == linked.told == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("swallow", "durable"), [(COMMIT, []), (COMMITTED, [1, 2])])
+async def test_transactions_that_share_a_commit_share_its_fate(linked: Linked, swallow: bytes, durable: list[int]) -> None:
+    linked.relay.swallow = swallow
+    failures = await together(linked.store, *(lambda tx: tx.notice("info", "hello") for _ in range(2)))
+    assert [failure.reason for failure in failures] == ["LEDGER_UNAVAILABLE", "LEDGER_UNAVAILABLE"]
+    assert linked.kept() == linked.told == durable
 
 
 def test_a_commit_that_was_lost_on_its_way_leaves_nothing(linked: Linked) -> None:

@@ -88,7 +88,7 @@ def test_a_read_leaves_nothing(ledger: str) -> None:
 
 def test_commits_are_told_after_they_are_made(ledger: str) -> None:
     told: list[list[int]] = []
-    store = Store(ledger, Clock(), committed=lambda tx: told.append([event.sequence for event in tx.events]))
+    store = Store(ledger, Clock(), committed=lambda done: told.extend([event.sequence for event in tx.events] for tx in done))
     store.transact(lambda tx: tx.notice("info", "one"))
     store.transact(lambda tx: [tx.notice("info", "two"), tx.notice("info", "three")])
     assert told == [[1], [2, 3]]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, insert, literal, or_, select, true, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, func, insert, literal, or_, select, true, update
 
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import blocks, exposures, jobs, limits
 from frazil_scheduler.lease import Cause, JobReleased
-from frazil_scheduler.ledger import records, tables
+from frazil_scheduler.ledger import records, statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
 _exposure = tables.exposure.c
 _attempt = tables.attempt.c
-_session = tables.session.c
 _lease = tables.lease.c
+
+_READY = (_exposure.session_id == bindparam("session_id")) & (_exposure.state == "READY")
+_SOONEST = select(func.min(_exposure.not_before_mono)).where(_READY)
+_FIRST = select(tables.exposure).where(_READY, _exposure.not_before_mono <= bindparam("now")).limit(1)
+_NEWEST, _OLDEST = _FIRST.order_by(_exposure.number.desc()), _FIRST.order_by(_exposure.number)
 
 OUTCOME_OF_CLASS = {
     worker_pb2.FailExposureRequest.FAILURE_CLASS_INPUT: "INPUT",
@@ -43,7 +47,7 @@ def claim(tx: Transaction, session: RowMapping, lease: RowMapping, count: int) -
         claimed.append(_take(tx, row, lease, turn))
     if claimed:
         values = {"claims": session["claims"] + len(claimed), "probe_mono": tx.mono + limits.PROBE_SECONDS}
-        tx.run(update(tables.session).where(_session.session_id == session["session_id"]).values(**values))
+        tx.run(statements.CHANGE_SESSION, key=session["session_id"], **values)
     return claimed
 
 
@@ -53,14 +57,13 @@ def seconds_until_ready(tx: Transaction, session: RowMapping) -> float | None:
         return None
     if session["outcome_problem"] and session["state"] == "RUNNING" and session["probe_mono"] > tx.mono:
         return float(session["probe_mono"] - tx.mono)
-    mine = (_exposure.session_id == session["session_id"]) & (_exposure.state == "READY")
-    soonest = tx.scalar(select(func.min(_exposure.not_before_mono)).where(mine))
+    soonest = tx.scalar(_SOONEST, session_id=session["session_id"])
     return None if soonest is None else float(max(0.0, soonest - tx.mono))
 
 
 def commit(tx: Transaction, lease: RowMapping, request: worker_pb2.CommitExposureRequest) -> worker_pb2.CommitExposureResponse:
     """Make an attempt's result count. Raises FrazilError ATTEMPT_SUPERSEDED when it no longer may."""
-    attempt = tx.one(select(tables.attempt).where(_attempt.attempt_id == request.attempt_id))
+    attempt = tx.one(statements.ATTEMPT, key=request.attempt_id)
     if attempt is None or attempt["lease_id"] != lease["lease_id"]:
         raise _superseded(request.attempt_id, "is not this lease's")
     if attempt["outcome"] == "DONE" and attempt["manifest_sha256"] == request.manifest_sha256:
@@ -74,7 +77,8 @@ def commit(tx: Transaction, lease: RowMapping, request: worker_pb2.CommitExposur
     if request.result.folder not in ("", folder):
         raise FrazilError("RESULT_FOLDER_WRONG", f"The result of {request.attempt_id} must lie in {folder}.")
     request.result.folder = folder
-    sequence = blocks.replace(tx, row, request.result)
+    session = tx.only(statements.SESSION, key=row["session_id"])
+    sequence = blocks.replace(tx, session, row, request.result)
     _end(tx, attempt, "DONE", block_sequence=sequence, manifest_sha256=request.manifest_sha256)
     exposures.move(
         tx,
@@ -87,7 +91,7 @@ def commit(tx: Transaction, lease: RowMapping, request: worker_pb2.CommitExposur
         block_sequence=sequence,
         block_particles=request.result.particle_count if sequence else 0,
     )
-    _remember(tx, row["session_id"], ".", "")
+    _remember(tx, session, ".", "")
     return worker_pb2.CommitExposureResponse(particle_block_sequence=sequence)
 
 
@@ -99,7 +103,7 @@ def fail(tx: Transaction, lease: RowMapping, request: worker_pb2.FailExposureReq
     outcome = OUTCOME_OF_CLASS.get(request.failure_class)
     if outcome is None:
         raise FrazilError("FAILURE_CLASS_MISSING", "Say in failure_class whose fault the failure was.")
-    attempt = tx.one(select(tables.attempt).where(_attempt.attempt_id == request.attempt_id))
+    attempt = tx.one(statements.ATTEMPT, key=request.attempt_id)
     if attempt is None or attempt["lease_id"] != lease["lease_id"]:
         raise _superseded(request.attempt_id, "is not this lease's")
     if attempt["outcome"] != "RUNNING":
@@ -177,7 +181,7 @@ def end(tx: Transaction, attempt: RowMapping, outcome: str, reason: str) -> bool
     hopeless = outcome == "INPUT" or attempts >= limits.ATTEMPTS_MAX or resource_failures >= limits.RESOURCE_FAILURES_MAX
     if hopeless and outcome in ("INPUT", "RESOURCE", "CRASH"):
         exposures.move(tx, row, "QUARANTINED", failure=reason, finished_ns=tx.wall_ns, **values)
-        _remember(tx, row["session_id"], "x", reason)
+        _remember(tx, tx.only(statements.SESSION, key=row["session_id"]), "x", reason)
         return True
     if outcome == "INFRA":
         values["infra_failures"] = row["infra_failures"] + 1
@@ -199,20 +203,11 @@ def _backoff(outcome: str, attempts: int) -> float:
 def _next(tx: Transaction, session: RowMapping, lease: RowMapping, turn: int) -> RowMapping | None:
     arriving = session["arrival_mono"] > 0 and tx.mono - session["arrival_mono"] < limits.ARRIVING_SECONDS
     newest = arriving and session["state"] == "RUNNING" and (turn + 1) % limits.OLDEST_EVERY != 0
-    statement = (
-        select(tables.exposure)
-        .where(
-            _exposure.session_id == session["session_id"],
-            _exposure.state == "READY",
-            _exposure.not_before_mono <= tx.mono,
-        )
-        .order_by(_exposure.number.desc() if newest else _exposure.number)
-        .limit(1)
-    )
-    row = tx.one(statement)
+    statement, session_id = _NEWEST if newest else _OLDEST, session["session_id"]
+    row = tx.one(statement, session_id=session_id, now=tx.mono)
     if row is None or _gpu(lease["slot_key"]) not in row["failed_on"].splitlines():
         return row
-    return tx.one(statement.where(_may_try(tx, session["session_id"], lease)))
+    return tx.one(statement.where(_may_try(tx, session_id, lease)), session_id=session_id, now=tx.mono)
 
 
 def _may_try(tx: Transaction, session_id: str, lease: RowMapping) -> ColumnElement[bool]:
@@ -245,18 +240,17 @@ def _take(tx: Transaction, row: RowMapping, lease: RowMapping, turn: int) -> wor
     attempt_id = f"{row['exposure_id']}-{number}"
     folder = f"{row['generation']}.{lease['epoch']}.{number}"
     tx.run(
-        insert(tables.attempt).values(
-            attempt_id=attempt_id,
-            exposure_id=row["exposure_id"],
-            generation=row["generation"],
-            number=number,
-            lease_id=lease["lease_id"],
-            epoch=lease["epoch"],
-            claim_number=turn,
-            folder=folder,
-            outcome="RUNNING",
-            started_ns=tx.wall_ns,
-        )
+        insert(tables.attempt),
+        attempt_id=attempt_id,
+        exposure_id=row["exposure_id"],
+        generation=row["generation"],
+        number=number,
+        lease_id=lease["lease_id"],
+        epoch=lease["epoch"],
+        claim_number=turn,
+        folder=folder,
+        outcome="RUNNING",
+        started_ns=tx.wall_ns,
     )
     exposures.move(tx, row, "RUNNING", attempt_number=number)
     exposure = records.exposure_record({**row, "state": "RUNNING"})
@@ -264,18 +258,13 @@ def _take(tx: Transaction, row: RowMapping, lease: RowMapping, turn: int) -> wor
 
 
 def _end(tx: Transaction, attempt: RowMapping, outcome: str, **values: Any) -> None:
-    tx.run(
-        update(tables.attempt)
-        .where(_attempt.attempt_id == attempt["attempt_id"])
-        .values(outcome=outcome, ended_ns=tx.wall_ns, **values)
-    )
+    tx.run(statements.CHANGE_ATTEMPT, key=attempt["attempt_id"], outcome=outcome, ended_ns=tx.wall_ns, **values)
 
 
-def _remember(tx: Transaction, session_id: str, outcome: str, reason: str) -> None:
+def _remember(tx: Transaction, session: RowMapping, outcome: str, reason: str) -> None:
     """Keep the last outcomes; when most of them are failures, say so: a wrong gain must not quarantine thousands of movies."""
-    session = tx.one(select(_session.recent_outcomes, _session.outcome_problem).where(_session.session_id == session_id))
-    recent, problem = (session["recent_outcomes"], session["outcome_problem"]) if session is not None else ("", "")
-    recent = (recent + outcome)[-limits.OUTCOME_WINDOW :]
+    session_id, problem = session["session_id"], session["outcome_problem"]
+    recent = (session["recent_outcomes"] + outcome)[-limits.OUTCOME_WINDOW :]
     values: dict[str, Any] = {"recent_outcomes": recent}
     if outcome == "." and problem:
         values = {"recent_outcomes": "", "outcome_problem": ""}
@@ -288,7 +277,8 @@ def _remember(tx: Transaction, session_id: str, outcome: str, reason: str) -> No
         tx.notice("error", sentence, session_id)
     if "outcome_problem" in values:
         tx.changed_sessions[session_id] = "session_attention"
-    tx.run(update(tables.session).where(_session.session_id == session_id).values(**values))
+    if any(session[name] != value for name, value in values.items()):
+        tx.run(statements.CHANGE_SESSION, key=session_id, **values)
 
 
 def _superseded(attempt_id: str, why: str) -> FrazilError:

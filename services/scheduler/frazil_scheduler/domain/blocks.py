@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, insert, select
 
 from frazil.api.exposure.v1 import exposure_pb2
-from frazil_scheduler.ledger import records, tables
+from frazil_scheduler.ledger import records, statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
 _block = tables.particle_block.c
-_session = tables.session.c
+_CHANGE = statements.CHANGE_SESSION.values(changes=tables.session.c.changes + 1)
 
 
-def replace(tx: Transaction, exposure: RowMapping, result: exposure_pb2.ExposureResult) -> int:
+def replace(tx: Transaction, session: RowMapping, exposure: RowMapping, result: exposure_pb2.ExposureResult) -> int:
     """Withdraw the exposure's live block, if any, add the result's particles, and return the new block's sequence (0: none)."""
-    session_id = exposure["session_id"]
-    session = tx.one(select(_session.block_sequence, _session.particles).where(_session.session_id == session_id))
-    head, particles = (session["block_sequence"], session["particles"]) if session is not None else (0, 0)
-    start = head
+    head, particles = session["block_sequence"], session["particles"]
     if exposure["block_sequence"]:
         head += 1
         particles -= exposure["block_particles"]
@@ -34,12 +31,8 @@ def replace(tx: Transaction, exposure: RowMapping, result: exposure_pb2.Exposure
         _append(tx, exposure, head, kind="ADD", particle_count=result.particle_count,
                 particles=f"{result.folder}/{result.particles}",
                 particle_table=f"{result.folder}/{result.particle_table}")  # fmt: skip
-    if head != start:
-        tx.run(
-            update(tables.session)
-            .where(_session.session_id == session_id)
-            .values(block_sequence=head, particles=particles, changes=_session.changes + 1)
-        )
+    if head != session["block_sequence"]:
+        tx.run(_CHANGE, key=session["session_id"], block_sequence=head, particles=particles)
     return added
 
 
@@ -61,5 +54,5 @@ def _append(tx: Transaction, exposure: RowMapping, sequence: int, **values: Any)
         "exposure_number": exposure["number"],
         **values,
     }
-    tx.run(insert(tables.particle_block).values(**row))
+    tx.run(insert(tables.particle_block), **row)
     tx.emit("particle_block_added", exposure["session_id"], particle_block=records.block_record(row))

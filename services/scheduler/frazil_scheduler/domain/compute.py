@@ -84,11 +84,10 @@ def let_in(tx: Transaction, row: RowMapping, states: Sequence[str] = ("PAUSED",)
             jobs.set_state(tx, job, "WAITING", reason="", failures_in_row=0, not_before_mono=0.0)
 
 
-def end_wait(tx: Transaction, row: RowMapping) -> None:
-    """Let the jobs of a session that has its first movie into the queue."""
-    waiting = (_job.session_id == row["session_id"]) & (_job.state == "PAUSED") & (_job.reason == AWAITING_MOVIE)
-    if tx.one(select(_job.job_id).where(waiting).limit(1)) is not None:
-        let_in(tx, row)
+def held_back(tx: Transaction) -> set[str]:
+    """Return the sessions with jobs that await the first movie."""
+    rows = tx.all(select(_job.session_id).where(_job.state == "PAUSED", _job.reason == AWAITING_MOVIE).distinct())
+    return {row["session_id"] for row in rows}
 
 
 def move_misplaced(tx: Transaction, lanes: queue.Lanes, row: RowMapping) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, Update, bindparam, insert, select, update
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from frazil.api.exposure.v1 import exposure_pb2
 from frazil_scheduler.domain import limits
-from frazil_scheduler.ledger import records, tables
+from frazil_scheduler.ledger import records, statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
 _exposure = tables.exposure.c
@@ -22,6 +23,9 @@ _NEW: dict[str, Any] = {
     if isinstance(column.default, ScalarElementColumnDefault)
 }
 
+_BY_PATH = select(tables.exposure).where(
+    _exposure.session_id == bindparam("session_id"), _exposure.relative_path == bindparam("path")
+)
 _UNTRIED: dict[str, Any] = {"attempts": 0, "resource_failures": 0, "failed_on": "", "not_before_mono": 0.0}
 
 
@@ -35,11 +39,11 @@ def register_all(
 def register(tx: Transaction, request: exposure_pb2.RegisterExposuresRequest) -> exposure_pb2.RegisterExposuresResponse:
     """Register one movie; a known one with other content gets the next generation and is processed again."""
     path = request.file.relative_path
-    session = tx.one(select(tables.session).where(_session.session_id == request.session_id))
+    session = tx.one(statements.SESSION, key=request.session_id)
     refused = _refusal(session, path)
     if refused or session is None:
         return exposure_pb2.RegisterExposuresResponse(relative_path=path, refused=refused)
-    known = tx.one(select(tables.exposure).where(_exposure.session_id == request.session_id, _exposure.relative_path == path))
+    known = tx.one(_BY_PATH, session_id=request.session_id, path=path)
     if known is None:
         exposure_id = _create(tx, session, request)
         return exposure_pb2.RegisterExposuresResponse(relative_path=path, exposure_id=exposure_id, created=True)
@@ -51,23 +55,15 @@ def register(tx: Transaction, request: exposure_pb2.RegisterExposuresRequest) ->
 def move(tx: Transaction, row: RowMapping, state: str, **values: Any) -> None:
     """Bring an exposure into a state, with the session's counters and the event that tells it."""
     session_id, old = row["session_id"], row["state"]
-    tx.run(update(tables.exposure).where(_exposure.exposure_id == row["exposure_id"]).values(state=state, **values))
-    if state != old:
-        changes = {old.lower(): _session[old.lower()] - 1, state.lower(): _session[state.lower()] + 1}
-        counted = (
-            update(tables.session)
-            .where(_session.session_id == session_id)
-            .values(changes=_session.changes + 1, **changes)
-            .returning(_session.state)
-        )
-        if tx.scalar(counted) == "COMPLETING":  # its queue may be empty now
-            tx.unsettled[session_id] = None
+    tx.run(statements.CHANGE_EXPOSURE, key=row["exposure_id"], state=state, **values)
+    if state != old and tx.scalar(_recount(old, state), key=session_id) == "COMPLETING":  # its queue may be empty now
+        tx.unsettled[session_id] = None
     _tell(tx, {**row, "state": state, **values})
 
 
 def find(tx: Transaction, exposure_id: str) -> RowMapping | None:
     """Return an exposure's row."""
-    return tx.one(select(tables.exposure).where(_exposure.exposure_id == exposure_id))
+    return tx.one(statements.EXPOSURE, key=exposure_id)
 
 
 def page(
@@ -128,17 +124,13 @@ def _create(tx: Transaction, session: RowMapping, request: exposure_pb2.Register
         "registered_ns": tx.wall_ns,
         **_content(tx, request),
     }
-    tx.run(insert(tables.exposure).values(**values))
+    tx.run(insert(tables.exposure), **values)
     tx.run(
-        update(tables.session)
-        .where(_session.session_id == session["session_id"])
-        .values(
-            found=number,
-            changes=_session.changes + 1,
-            arrival_mono=tx.mono,
-            expected_bytes=8 * request.file.width_px * request.file.height_px,  # a float micrograph, and as much in particles
-            **{state.lower(): _session[state.lower()] + 1},
-        )
+        _count(state),
+        key=session["session_id"],
+        found=number,
+        arrival_mono=tx.mono,
+        expected_bytes=8 * request.file.width_px * request.file.height_px,  # a float micrograph, and as much in particles
     )
     _tell(tx, values)
     return exposure_id
@@ -153,6 +145,19 @@ def _renew(tx: Transaction, row: RowMapping, request: exposure_pb2.RegisterExpos
     fresh = {**_UNTRIED, "infra_failures": 0}
     state = "QUARANTINED" if request.file.defect else "READY"
     move(tx, row, state, generation=row["generation"] + 1, **fresh, **_content(tx, request))
+
+
+@cache
+def _count(state: str) -> Update:
+    """Return the statement that counts a new exposure."""
+    return statements.CHANGE_SESSION.values(changes=_session.changes + 1, **{state.lower(): _session[state.lower()] + 1})
+
+
+@cache
+def _recount(old: str, new: str) -> Update:
+    """Return the statement that counts an exposure's change of state and returns the session's state."""
+    less = {old.lower(): _session[old.lower()] - 1}
+    return _count(new).values(**less).returning(_session.state)
 
 
 def _content(tx: Transaction, request: exposure_pb2.RegisterExposuresRequest) -> dict[str, Any]:
@@ -173,4 +178,5 @@ def _changed(row: RowMapping, file: exposure_pb2.MovieFile) -> bool:
 def _tell(tx: Transaction, row: dict[str, Any]) -> None:
     session_id = row["session_id"]
     tx.emit(f"exposure_{row['state'].lower()}", session_id, exposure=records.exposure_record(row))
-    tx.topics.add(f"session:{session_id}")
+    if row["state"] != "RUNNING":  # nobody waits for that
+        tx.topics.add(f"session:{session_id}")

@@ -13,7 +13,7 @@ from frazil.api.session.v1 import session_pb2
 from frazil.model.camera import read_camera
 from frazil_scheduler.domain import limits
 from frazil_scheduler.lease import BUSY_EXTERNAL, Cause, JobReleased
-from frazil_scheduler.ledger import tables
+from frazil_scheduler.ledger import statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
 _job = tables.job.c
@@ -37,14 +37,17 @@ def streaming_of(parameters: session_pb2.SessionParameters) -> list[str]:
     """Return the streaming job types that a session may have; `until` names its last stage."""
     if parameters.until == "preprocess":
         return []
-    return [name for name in streaming_types() if not parameters.until or declarations.load(name).starts_with_session]
+    all_of_them = parameters.until != "class2d"
+    return [name for name in streaming_types() if all_of_them or declarations.load(name).starts_with_session]
 
 
 def streaming_at_start(parameters: session_pb2.SessionParameters, compute: session_pb2.ComputeResources) -> list[str]:
     """Return the streaming job types that are queued with a session."""
     if compute.streaming_start == session_pb2.ComputeResources.STREAMING_START_ON_REQUEST:
         return []
-    return [name for name in streaming_of(parameters) if declarations.load(name).starts_with_session]
+    declared = {name: declarations.load(name) for name in streaming_of(parameters)}
+    has_volume = bool(parameters.initial_volume_path)
+    return [name for name, job in declared.items() if job.starts_with_session or (job.starts_from_volume and has_volume)]
 
 
 def streams(row: RowMapping) -> bool:
@@ -139,7 +142,7 @@ def add(
 
 def find(tx: Transaction, job_id: str) -> RowMapping | None:
     """Return a job's row."""
-    return tx.one(select(tables.job).where(_job.job_id == job_id))
+    return tx.one(statements.JOB, key=job_id)
 
 
 def of_session(tx: Transaction, session_id: str) -> Sequence[RowMapping]:

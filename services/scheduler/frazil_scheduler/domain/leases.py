@@ -10,7 +10,7 @@ from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler import lease as machine
 from frazil_scheduler.domain import attempts, jobs, limits, slots
-from frazil_scheduler.ledger import tables
+from frazil_scheduler.ledger import statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
 from frazil_scheduler.placement import Grant
 
@@ -47,7 +47,7 @@ def grant(tx: Transaction, grant: Grant, boot_id: str) -> None:
 
 def find(tx: Transaction, lease_id: str) -> RowMapping | None:
     """Return a lease's row."""
-    return tx.one(select(tables.lease).where(_lease.lease_id == lease_id))
+    return tx.one(statements.LEASE, key=lease_id)
 
 
 def current(tx: Transaction, token: worker_pb2.LeaseToken) -> tuple[RowMapping, RowMapping]:

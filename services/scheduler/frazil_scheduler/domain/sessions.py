@@ -14,7 +14,7 @@ from frazil.api.session.v1 import session_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import advice, compute, jobs, queue, switching
 from frazil_scheduler.domain.stopping import stop
-from frazil_scheduler.ledger import tables
+from frazil_scheduler.ledger import statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
 _session = tables.session.c
@@ -55,8 +55,7 @@ def require_free(tx: Transaction, name: str) -> None:
 
 def require(tx: Transaction, key: str) -> RowMapping:
     """Return a session by identity or name; raises FrazilError SESSION_UNKNOWN."""
-    row = tx.one(select(tables.session).where(_session.session_id == key))
-    row = row or tx.one(select(tables.session).where(_session.name == key))
+    row = tx.one(statements.SESSION, key=key) or tx.one(statements.SESSION_BY_NAME, key=key)
     if row is None:
         raise FrazilError("SESSION_UNKNOWN", f"There is no session {key!r}.", kind=ErrorKind.NOT_FOUND)
     return row

@@ -45,7 +45,10 @@ def tick(tx: Transaction, silence: Mapping[str, float], lanes: queue.Lanes) -> N
         leases.apply(tx, row, machine.ProofOverdue())
     _kill_finished(tx)
     stalls.watch(tx)
+    held_back = compute.held_back(tx)
     for row in tx.all(select(tables.session).where(_session.state == "RUNNING")):
+        if row["session_id"] in held_back and not compute.awaits_movie(row):
+            compute.let_in(tx, row)
         _look_after(tx, lanes, row)
     backing_off = select(func.count()).select_from(tables.job).where(_job.state == "WAITING")
     if tx.scalar(backing_off):
@@ -71,17 +74,20 @@ def finish(tx: Transaction, lanes: queue.Lanes) -> None:
         node = nodes.find(tx, node_id)
         if node is not None:
             tx.emit(kind, node=records.node_record(tx, node))
+    if tx.changed_sessions:
+        _tell_sessions(tx)
+
+
+def _tell_sessions(tx: Transaction) -> None:
+    changed = _session.session_id.in_(tx.changed_sessions)
+    rows = {row["session_id"]: row for row in tx.all(select(tables.session).where(changed))}
+    tx.run(update(tables.session).where(changed).values(changes_told=_session.changes))
     for session_id, kind in tx.changed_sessions.items():
-        row = sessions.require(tx, session_id)
-        told = {"changes_told": row["changes"]}
-        tx.run(update(tables.session).where(_session.session_id == session_id).values(**told))
-        tx.emit(kind, session_id, session=records.session_record(row))
+        tx.emit(kind, session_id, session=records.session_record(rows[session_id]))
 
 
 def _look_after(tx: Transaction, lanes: queue.Lanes, row: RowMapping) -> None:
-    """Let a running session take its slots once the first movie is there, pause by itself, or let its jobs take turns."""
-    if not compute.awaits_movie(row):
-        compute.end_wait(tx, row)
+    """Let a running session pause by itself, or its jobs take turns."""
     sentence = autopause.reason(tx, row)
     if sentence:
         tx.notice("info", sentence, row["session_id"])

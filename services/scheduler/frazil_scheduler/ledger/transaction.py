@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
-from sqlalchemy import Connection, Executable, RowMapping, func, insert, select
+from sqlalchemy import Connection, Executable, RowMapping, insert
 
 from frazil.api.event.v1 import event_pb2
 from frazil.model.errors import FrazilError
-from frazil_scheduler.ledger import tables
+from frazil_scheduler.ledger import statements, tables
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -33,34 +33,46 @@ class Transaction:
     changed_sessions: dict[str, str] = field(default_factory=dict)  # id to kind of event; told once, at the end
     changed_jobs: dict[str, str] = field(default_factory=dict)
     changed_nodes: dict[str, str] = field(default_factory=dict)
-    _sequence: int | None = None
+    head: int | None = None  # number of the newest event; None: not known yet
 
-    def one(self, statement: Executable) -> RowMapping | None:
+    def one(self, statement: Executable, **parameters: Any) -> RowMapping | None:
         """Return the first row, or None."""
-        return self.connection.execute(statement).mappings().first()
+        return self.connection.execute(statement, parameters).mappings().first()
 
-    def all(self, statement: Executable) -> Sequence[RowMapping]:
+    def only(self, statement: Executable, **parameters: Any) -> RowMapping:
+        """Return the row that must be there."""
+        return self.connection.execute(statement, parameters).mappings().one()
+
+    def all(self, statement: Executable, **parameters: Any) -> Sequence[RowMapping]:
         """Return every row."""
-        return self.connection.execute(statement).mappings().all()
+        return self.connection.execute(statement, parameters).mappings().all()
 
-    def scalar(self, statement: Executable) -> Any:
+    def scalar(self, statement: Executable, **parameters: Any) -> Any:
         """Return the first column of the first row, or None."""
-        return self.connection.execute(statement).scalar()
+        return self.connection.execute(statement, parameters).scalar()
 
-    def run(self, statement: Executable) -> None:
+    def run(self, statement: Executable, **parameters: Any) -> None:
         """Write."""
-        self.connection.execute(statement)
+        self.connection.execute(statement, parameters)
 
     def emit(self, kind: str, session_id: str = "", **body: Message) -> None:
         """Append an event with the next sequence number; it counts only if the transaction does."""
-        if self._sequence is None:
-            self._sequence = self.scalar(select(func.max(tables.event.c.sequence))) or 0
-        self._sequence += 1
-        event = event_pb2.Event(sequence=self._sequence, session_id=session_id, kind=kind, **body)  # type: ignore[arg-type]
+        if self.head is None:
+            self.head = self.scalar(statements.NEWEST_EVENT) or 0
+        self.head += 1
+        event = event_pb2.Event(sequence=self.head, session_id=session_id, kind=kind, **body)  # type: ignore[arg-type]
         event.time.FromNanoseconds(self.wall_ns)
-        self.run(insert(tables.event).values(sequence=self._sequence, session_id=session_id, body=event.SerializeToString()))
         self.events.append(event)
         self.topics.add("events")
+
+    def write_events(self) -> None:
+        """Append the events to the log; the last thing that a transaction does."""
+        if self.events:
+            rows = [
+                {"sequence": event.sequence, "session_id": event.session_id, "body": event.SerializeToString()}
+                for event in self.events
+            ]
+            self.connection.execute(insert(tables.event), rows)
 
     def notice(self, level: str, sentence: str, session_id: str = "") -> None:
         """Append a sentence for the operator."""
@@ -89,7 +101,7 @@ class Transaction:
                 "digest": _digest(request),
                 "reply": reply.SerializeToString(),
             }
-            self.run(insert(tables.request).values(**row))
+            self.run(insert(tables.request), **row)
         return reply
 
     def known_reply(self, request: Message, reply_type: type[Reply]) -> Reply | None:
@@ -97,7 +109,7 @@ class Transaction:
         request_id: str = request.request_id  # type: ignore[attr-defined]
         if not request_id:
             raise FrazilError("REQUEST_ID_MISSING", "Set request_id to a fresh unique text, and keep it over retries.")
-        known = self.one(select(tables.request).where(tables.request.c.request_id == request_id))
+        known = self.one(statements.REQUEST, key=request_id)
         if known is None:
             return None
         if (known["method"], known["digest"]) != (request.DESCRIPTOR.full_name, _digest(request)):

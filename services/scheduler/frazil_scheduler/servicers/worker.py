@@ -13,6 +13,7 @@ from frazil_scheduler.hub import Hub
 
 WAIT_MAX_SECONDS = 20.0
 PROGRESS_SECONDS = 10.0
+LEASES_REMEMBERED = 1000
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
@@ -21,6 +22,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._progress: dict[str, tuple[str, float]] = {}  # by lease: the sentence kept, and when
+        self._sessions: dict[str, str] = {}  # by lease; it is the same for all of a lease's life
 
     async def Attach(self, request: worker_pb2.AttachRequest, context: Any) -> worker_pb2.AttachResponse:
         """Tell a worker what it is to do."""
@@ -90,13 +92,24 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """Publish class averages."""
         return await self._hub.store.run(lambda tx: workers.publish(tx, request))
 
+    async def PublishVolume(
+        self, request: worker_pb2.PublishVolumeRequest, context: Any
+    ) -> worker_pb2.PublishVolumeResponse:
+        """Publish a volume."""
+        return await self._hub.store.run(lambda tx: workers.publish_volume(tx, request))
+
     async def FinishJob(self, request: worker_pb2.FinishJobRequest, context: Any) -> worker_pb2.FinishJobResponse:
         """End the job."""
         return await self._hub.store.run(lambda tx: workers.finish(tx, request))
 
     async def _topic(self, token: worker_pb2.LeaseToken) -> str:
-        """Return the topic that changes with the session of a lease; refuses a stale lease before any waiting."""
-        session_id = await self._hub.store.look(lambda tx: workers.session_of(tx, token))
+        """Return the topic that changes with the session of a lease."""
+        session_id = self._sessions.get(token.lease_id)
+        if session_id is None:
+            session_id = await self._hub.store.look(lambda tx: workers.session_of(tx, token))
+            if len(self._sessions) >= LEASES_REMEMBERED:
+                self._sessions.clear()
+            self._sessions[token.lease_id] = session_id
         return f"session:{session_id}"
 
     async def _check_disk(self, session_id: str) -> None:
