@@ -8,9 +8,19 @@ from typing import Any
 from sqlalchemy import select
 
 from frazil.api.event.v1 import event_pb2
+from frazil.api.session.v1 import session_pb2
 from frazil_scheduler.domain import jobs, limits
 from frazil_scheduler.ledger import records, tables
+from frazil_scheduler.ledger.transaction import Transaction
 from model.world import World
+
+
+class Watch:
+    """What the laws need to remember from one transaction to the next."""
+
+    def __init__(self) -> None:
+        self.fold = Fold()
+        self.epoch = 0  # newest that was looked at
 
 
 class Fold:
@@ -38,10 +48,19 @@ class Fold:
                     self.jobs[event.job.job_id] = event.job
                 case "node":
                     self.nodes[event.node.node_id] = event.node
+                case "session" if event.kind == "session_deleted":
+                    self.forget(event.session.session_id)
                 case "session":
                     self.sessions[event.session.session_id] = event.session
                 case "particle_block":
                     self.blocks[event.session_id].append(event.particle_block)
+
+    def forget(self, session_id: str) -> None:
+        """Forget everything of a session."""
+        del self.sessions[session_id]
+        self.blocks.pop(session_id, None)
+        self.jobs = {key: job for key, job in self.jobs.items() if job.session_id != session_id}
+        self.exposures = {key: row for key, row in self.exposures.items() if row.session_id != session_id}
 
     def check(self, world: World) -> None:
         """Compare with the tables."""
@@ -98,7 +117,7 @@ def check_leases(now: Snapshot) -> None:
     rows = now["lease"]
     (meta,) = now["meta"]
     assert len({row["epoch"] for row in rows}) == len(rows)
-    assert max((row["epoch"] for row in rows), default=meta["epoch"]) == meta["epoch"]
+    assert max((row["epoch"] for row in rows), default=0) <= meta["epoch"]  # those of a deleted session are gone
     binding = Counter(row["job_id"] for row in rows if not row["released"])
     for job in now["job"]:
         assert job["state"] in jobs.STATES
@@ -131,6 +150,54 @@ def check_sessions(now: Snapshot) -> None:
             found[name] for name in ("READY", "RUNNING", "DONE", "QUARANTINED")
         ]
         assert row["found"] == sum(found.values())
+
+
+def check_hand_over(now: Snapshot) -> None:
+    """A slot is kept for a session only while that hands slots over; parked jobs wait for one that does or did."""
+    switches = {row["session_id"]: session_pb2.SlotSwitch.FromString(row["slot_switch"]) for row in now["session"]}
+    for slot in now["slot"]:
+        if slot["handoff_session_id"]:
+            assert switches[slot["handoff_session_id"]].state == session_pb2.SlotSwitch.STATE_SWITCHING
+    states = {row["session_id"]: row["state"] for row in now["session"]}
+    for job in now["job"]:
+        if job["parked"]:
+            assert job["state"] == "PAUSED" or (job["state"], job["stop_to"]) == ("STOPPING", "PAUSED")
+            switching = (session_pb2.SlotSwitch.STATE_SWITCHING, session_pb2.SlotSwitch.STATE_DONE)
+            assert switches[job["session_id"]].state in switching
+            assert states[job["session_id"]] in ("RUNNING", "PAUSING", "PAUSED")
+    for session_id, switch in switches.items():
+        if switch.state == session_pb2.SlotSwitch.STATE_SWITCHING:
+            assert states[session_id] == "RUNNING"
+
+
+def check_order(world: World, watch: Watch, tx: Transaction) -> None:
+    """F1, at the end of every transaction: nobody got a slot that a job before it could have used, except within a session
+    that hands slots over."""
+    epoch = tx.scalar(select(tables.meta.c.epoch))
+    if epoch == watch.epoch:
+        return
+    lease, job = tables.lease.c, tables.job.c
+    granted = tx.all(select(lease.slot_key, lease.node_id, lease.job_id).where(lease.epoch > watch.epoch))
+    watch.epoch = epoch
+    bound = {row["job_id"] for row in tx.all(select(lease.job_id).where(~lease.released))}
+    rows = tx.all(select(tables.job))
+    waiting = [row for row in rows if row["state"] == "WAITING" and row["not_before_mono"] <= world.mono]
+    for grant in granted:
+        (slot,) = tx.all(select(tables.slot).where(tables.slot.c.slot_key == grant["slot_key"]))
+        (got,) = tx.all(select(tables.job).where(job.job_id == grant["job_id"]))
+        if slot["handoff_session_id"]:
+            assert slot["handoff_session_id"] == got["session_id"]
+            continue
+        for row in waiting:
+            before = (-row["priority"], row["sequence"]) < (-got["priority"], got["sequence"])
+            gpus = row["gpus"].splitlines()
+            could = (
+                row["job_id"] not in bound
+                and world.lanes[row["lane"]].accepts(grant["node_id"])
+                and slot["memory_mib"] >= row["gpu_memory_min_mib"]
+                and (not gpus or slot["slot_key"] in gpus or slot["slot_key"].split("#")[0] in gpus)
+            )
+            assert not (before and could)
 
 
 def check_exposures(now: Snapshot) -> None:
@@ -171,14 +238,16 @@ def check_blocks(world: World, now: Snapshot, fold: Fold) -> None:
         assert live == {key: count for key, count in told.items() if count}
 
 
-def check_all(world: World, fold: Fold) -> None:
+def check_all(world: World, watch: Watch) -> None:
     """Check every law."""
+    fold = watch.fold
     fold.catch_up(world)
     fold.check(world)
     now = snapshot(world)
     check_slots(world, now)
     check_leases(now)
     check_sessions(now)
+    check_hand_over(now)
     check_exposures(now)
     check_blocks(world, now, fold)
     world.second_look()  # F2: nothing more can be granted, no session has anything to follow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import exposures, nodes, workers
 from frazil_scheduler.ledger import tables
-from model.laws import Fold, check_all
+from model.laws import Watch, check_all, check_order
 from model.rules_gpus import GpuRules
 from model.rules_jobs import JobRules
+from model.rules_sessions import ALTERNATION, SessionRules
 from model.world import Worker, World
 
 SESSIONS = ("a", "b")
@@ -26,19 +28,20 @@ CLASSES = worker_pb2.FailExposureRequest.FailureClass.values()[1:]
 LEASED = select(tables.lease.c.lease_id, tables.job.c.job_type).join(tables.job).subquery()
 
 
-class Facility(GpuRules, JobRules, RuleBasedStateMachine):
+class Facility(GpuRules, JobRules, SessionRules, RuleBasedStateMachine):
     """Two sessions, two nodes with three slots, four movies a session."""
 
     def __init__(self, new_ledger: Callable[[], str]) -> None:
         super().__init__()
         self.new_ledger = new_ledger
 
-    @initialize(busy=st.booleans())
-    def open(self, busy: bool) -> None:
+    @initialize(busy=st.booleans(), alternates=st.booleans())
+    def open(self, busy: bool, alternates: bool) -> None:
         self.world = World(Path("/data"), self.new_ledger())
-        self.fold = Fold()
+        self.watch = Watch()
+        self.world.law = partial(check_order, self.world, self.watch)
         self.sessions = {
-            "a": self.world.create("a", workers_wanted=2),
+            "a": self.world.create("a", workers_wanted=2, **({"alternation": ALTERNATION} if alternates else {})),
             "b": self.world.create("b", until="preprocess"),
         }
         for name in SESSIONS[: 2 if busy else 1]:
@@ -56,7 +59,7 @@ class Facility(GpuRules, JobRules, RuleBasedStateMachine):
     @invariant()
     def laws(self) -> None:
         if hasattr(self, "world"):
-            check_all(self.world, self.fold)
+            check_all(self.world, self.watch)
 
     def live(self, job_type: str = "") -> list[Worker]:
         """Return the live workers, of one job type or of all."""
@@ -159,12 +162,7 @@ class Facility(GpuRules, JobRules, RuleBasedStateMachine):
         worker = self.some_worker(number)
         if worker is None:
             return
-        known = self.world.rows(tables.checkpoint)
-        request = worker_pb2.CommitCheckpointRequest(request_id=self.world.request_id(), lease=worker.token)
-        request.checkpoint.number = 1 + max((row["number"] for row in known), default=0)
-        request.checkpoint.cursor_sequence = max((row["cursor_sequence"] for row in known), default=0)
-        request.checkpoint.path = f"checkpoints/{request.checkpoint.number}"
-        self.world.ask(worker, lambda tx: workers.commit_checkpoint(tx, request))
+        self.world.checkpoint(worker)
 
     @rule()
     def the_scheduler_restarts(self) -> None:

@@ -6,6 +6,7 @@ The scheduler's transactions and its database are the real ones; only wire, proc
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from frazil_scheduler.clock import Clock
 from frazil_scheduler.domain import exposures, gpus, nodes, sessions, streaming, switching, upkeep, validation, workers
 from frazil_scheduler.lanes.node import Backend
 from frazil_scheduler.ledger import tables
-from frazil_scheduler.ledger.store import Store
+from frazil_scheduler.ledger.store import Store, no_hook
 from frazil_scheduler.ledger.transaction import Transaction
 
 PROGRAMS = ("frazil-preprocess", "frazil-reconstruct")
@@ -76,6 +77,7 @@ class World:
         self.nodes: dict[str, Node] = {}
         self.workers: dict[str, Worker] = {}  # live processes by lease
         self.lanes = {"default": Backend("default", {}), "two": Backend("two", {"nodes": ["two*"]})}
+        self.law: Callable[[Transaction], None] = no_hook  # looks at the end of every transaction
         self.accepted: dict[str, int] = {}  # exposure to particles, as workers were told
         self.commits: list[worker_pb2.CommitExposureRequest] = []
         self._tokens = (f"id{number:06d}" for number in itertools.count(1))
@@ -88,10 +90,14 @@ class World:
         self.store = self._open()
 
     def _open(self) -> Store:
-        store = Store(self.ledger, self.clock, finish=partial(upkeep.finish, lanes=self.lanes))
+        store = Store(self.ledger, self.clock, finish=self._finish)
         store.transact(upkeep.begin)
         self.heard = {row["node_id"]: self.mono for row in store.read(lambda tx: tx.all(select(tables.node)))}
         return store
+
+    def _finish(self, tx: Transaction) -> None:
+        upkeep.finish(tx, self.lanes)
+        self.law(tx)
 
     # ------------------------------------------------------------------------------------------- the scheduler itself
     def restart(self) -> None:
