@@ -156,7 +156,7 @@ def test_killed_and_run_again(microscope: Path, tmp_path: Path, environment: dic
     assert processes.find_marked(MARK, state)
     first.kill()
     first.wait()
-    eventually(lambda: processes.find_marked(MARK, state) == [], seconds=30.0)  # they end without it
+    eventually(lambda: processes.find_marked(MARK, state) == [])  # they end without it
 
     with (tmp_path / "second.log").open("wb") as log:
         second = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
