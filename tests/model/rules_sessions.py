@@ -51,9 +51,23 @@ class SessionRules:
     def a_person_lets_jobs_alternate(self, enabled: bool) -> None:
         self._allowed(lambda: self.world.update(self.sessions["a"], alternation={**ALTERNATION, "enabled": enabled}))
 
-    @rule(plan=st.sampled_from(PLANS))
-    def a_person_hands_slots_over(self, plan: dict[str, int]) -> None:
-        self._allowed(lambda: self.world.switch(self.sessions["a"], **plan))
+    @rule(plan=st.sampled_from(PLANS), then=st.sampled_from(["", "", "take back", "pause", "complete", "newer", "restart"]))
+    def a_person_hands_slots_over(self, plan: dict[str, int], then: str) -> None:
+        session_id = self.sessions["a"]
+        if self.world.row_of(session_id)["state"] == "PAUSED":
+            self.world.change(session_id, "start")
+        for node_id in self.world.nodes:
+            self.world.settle(node_id)
+        self._allowed(lambda: self.world.switch(session_id, **plan))
+        match then:
+            case "take back":
+                self._allowed(lambda: self.world.switch(session_id))
+            case "pause" | "complete":
+                self._allowed(lambda: self.world.change(session_id, then))
+            case "newer":
+                self._allowed(lambda: self.world.switch(session_id, preprocess=1))
+            case "restart":
+                self.world.restart()
 
     @rule(job_type=st.sampled_from(["class2d_streaming", "class2d_streaming", "refine_streaming"]), start=st.booleans())
     def a_person_starts_or_stops_streaming(self, job_type: str, start: bool) -> None:
