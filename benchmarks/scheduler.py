@@ -288,9 +288,10 @@ async def _one_exposure(
 async def _watch(scheduler: Running, lags: list[float]) -> None:
     head = 0
     async for reply in scheduler.events.WatchEvents(event_pb2.WatchEventsRequest(until_now=True)):
-        head = max(head, reply.event.sequence)
+        head = max(head, *(event.sequence for event in reply.events))
     async for reply in scheduler.events.WatchEvents(event_pb2.WatchEventsRequest(after_sequence=head)):
-        lags += [time.time() - reply.event.time.ToNanoseconds() / 1e9] if reply.event.sequence else []
+        now = time.time()
+        lags += [now - event.time.ToNanoseconds() / 1e9 for event in reply.events]
 
 
 async def million(folder: Path, exposures: int) -> dict[str, float]:

@@ -351,9 +351,10 @@ class Client:
             try:
                 for response in stream:
                     wait, silent_since = backoff, time.monotonic()
-                    if response.event.sequence > after:  # heartbeats have no sequence
-                        yield response.event
-                        after = response.event.sequence
+                    for event in response.events:  # none in a heartbeat
+                        if event.sequence > after:
+                            yield event
+                            after = event.sequence
                 if until_now:
                     return
             except grpc.RpcError as error:

@@ -18,6 +18,10 @@ from frazil_scheduler.config import LaneSettings, Settings, read_lanes
 from frazil_scheduler.ledger.database import check_database
 from frazil_scheduler.service import running
 
+# The ledger's thread lets go of the interpreter at every statement. With Python's 5 ms it would wait as long to get it back,
+# many times in a transaction, whenever the event loop is busy.
+SWITCH_SECONDS = 0.0005
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frazil-scheduler", description="Frazil's scheduler: the one ledger.")
@@ -65,6 +69,7 @@ async def serve(settings: Settings, lanes: Sequence[LaneSettings]) -> None:
 def main() -> None:
     """Run the program; a fault is one sentence and exit code 2."""
     configure_logging("scheduler")
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         settings, lanes = read_settings(sys.argv[1:], os.environ)
         if _parser().parse_args(sys.argv[1:]).check_ledger:

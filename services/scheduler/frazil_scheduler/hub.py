@@ -17,9 +17,10 @@ from frazil_scheduler.domain import limits
 from frazil_scheduler.domain.lanes import LaneBook
 from frazil_scheduler.ledger.store import Store
 from frazil_scheduler.ledger.transaction import Transaction
-from frazil_scheduler.notifier import Notifier
+from frazil_scheduler.notifier import Notifier, Pacer
 
 TAIL_EVENTS = 4096
+WATCHERS_SECONDS = 0.25  # watchers are woken at most so often: all at the same events, which are put together once
 DISK_CHECK_SECONDS = 5.0
 
 
@@ -70,9 +71,17 @@ class Hub:
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear of every commit from now on."""
+        watchers = Pacer(loop, WATCHERS_SECONDS, lambda: self.notifier.notify(["watchers"]))
+
+        def hear(done: Sequence[Transaction]) -> None:
+            for tx in done:
+                self.tail.extend(tx.events)
+                self.notifier.notify(tx.topics)
+            if any(tx.events for tx in done):
+                watchers.ask()
 
         def committed(done: Sequence[Transaction]) -> None:
-            loop.call_soon_threadsafe(self._committed, done)
+            loop.call_soon_threadsafe(hear, done)
 
         self.store.committed = committed
 
@@ -140,8 +149,3 @@ class Hub:
             raise FrazilError(
                 "SCHEDULER_STOPPING", "The scheduler is stopping; dial in again in a moment.", kind=ErrorKind.UNAVAILABLE
             )
-
-    def _committed(self, done: Sequence[Transaction]) -> None:
-        for tx in done:
-            self.tail.extend(tx.events)
-        self.notifier.notify(set().union(*(tx.topics for tx in done)))

@@ -1,10 +1,11 @@
-"""Waking coroutines that wait for a topic to change, without polling and without losing a change."""
+"""Waking coroutines that wait for a topic to change: without polling, without losing a change, and not too often."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 
 class Notifier:
@@ -48,3 +49,40 @@ class Notifier:
         """Wake everyone, for good."""
         self.closed = True
         self.notify(list(self._waiters))
+
+
+class Timer(Protocol):
+    """What an event loop knows of time."""
+
+    def time(self) -> float:
+        """Return seconds."""
+        ...
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
+        """Call in so many seconds."""
+        ...
+
+
+class Pacer:
+    """Does one thing at once when asked, but at most once in so many seconds: what is asked meanwhile is done at their end."""
+
+    def __init__(self, timer: Timer, seconds: float, do: Callable[[], None]) -> None:
+        self._timer, self._seconds, self._do = timer, seconds, do
+        self._next = 0.0
+        self._planned = False
+
+    def ask(self) -> None:
+        """Do it now or soon."""
+        if self._planned:
+            return
+        wait = self._next - self._timer.time()
+        if wait > 0:
+            self._planned = True
+            self._timer.call_later(wait, self._act)
+        else:
+            self._act()
+
+    def _act(self) -> None:
+        self._planned = False
+        self._next = self._timer.time() + self._seconds
+        self._do()

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import structlog
 
-from frazil.api.event.v1.event_pb2 import Event
+from frazil.api.event.v1.event_pb2 import Event, WatchEventsResponse
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_web.records import epoch_seconds, exposure_summary, to_json
 from frazil_web.scheduler import EventCall, Scheduler
@@ -33,7 +33,7 @@ class Pace:
     """How a stream is timed, in seconds."""
 
     gather: float = 0.1  # events of so long travel together
-    most_events: int = 1000  # and so many at most
+    most_events: int = 1000  # and no more once there are so many
     heartbeat: float = 10.0
     silence: float = 30.0  # the scheduler sends a heartbeat every 10 s: after so long it hangs
     retry: float = 0.5
@@ -163,14 +163,14 @@ async def _batches(call: EventCall, pace: Pace) -> AsyncIterator[list[Event]]:
                 yield []
                 continue
             heard = loop.time()
-            batch: list[Event] = []
+            replies: list[WatchEventsResponse] = []  # one without events is the scheduler's own heartbeat
             until = heard + pace.gather
-            while done and len(batch) < pace.most_events and not _is_over(reading):
-                batch.append(reading.result().event)
+            while done and sum(len(reply.events) for reply in replies) < pace.most_events and not _is_over(reading):
+                replies.append(reading.result())
                 reading = asyncio.ensure_future(call.read())
                 done, _ = await asyncio.wait({reading}, timeout=max(0.0, until - loop.time()))
-            if batch:
-                yield [event for event in batch if event.sequence]  # the scheduler's own heartbeats have none
+            if replies:
+                yield [event for reply in replies for event in reply.events]
             if done and _is_over(reading) and reading.result() is grpc.aio.EOF:
                 return
     finally:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from frazil.api.event.v1.event_pb2 import Event, WatchEventsRequest
+from frazil.api.event.v1.event_pb2 import WatchEventsRequest
 from frazil.api.event.v1.event_pb2_grpc import EventServiceStub
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, GetExposureRequest, ListExposuresRequest
 from frazil.api.exposure.v1.exposure_pb2_grpc import ExposureServiceStub
@@ -150,9 +150,9 @@ class Scheduler:
                 response = await call.read()
                 if response is grpc.aio.EOF:
                     return None
-                event: Event = response.event
-                if event.sequence > sequence:  # heartbeats have no sequence
-                    return event.sequence
+                for event in response.events:  # none in a heartbeat
+                    if event.sequence > sequence:
+                        return int(event.sequence)
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from error
         finally:

@@ -100,7 +100,7 @@ class Client:
     async def history(self, after: int = 0, session: str = "") -> list[event_pb2.Event]:
         """Return all events so far."""
         request = event_pb2.WatchEventsRequest(after_sequence=after, session=session, until_now=True)
-        return [reply.event async for reply in self.events.WatchEvents(request)]
+        return [event async for reply in self.events.WatchEvents(request) for event in reply.events]
 
     async def until(self, session: str, state: str) -> session_pb2.Session:
         """Follow the events until a session is in a state."""
@@ -112,9 +112,10 @@ class Client:
         async with asyncio.timeout(WAIT_SECONDS):
             call = self.events.WatchEvents(event_pb2.WatchEventsRequest(session=session, after_sequence=head))
             async for reply in call:
-                if reply.event.WhichOneof("body") == "session" and reply.event.session.state == number:
-                    call.cancel()
-                    return reply.event.session
+                for event in reply.events:
+                    if event.WhichOneof("body") == "session" and event.session.state == number:
+                        call.cancel()
+                        return event.session
         raise AssertionError("the stream ended")
 
 

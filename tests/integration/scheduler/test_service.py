@@ -288,11 +288,26 @@ async def test_events_are_resumable_and_filtered(client: Client, movies: Path) -
 async def test_live_events_come_without_polling(client: Client, movies: Path) -> None:
     await client.create(movies)
     call = client.events.WatchEvents(event_pb2.WatchEventsRequest())
-    assert (await call.read()).event.kind == "session_created"
+    assert [event.kind for event in (await call.read()).events] == ["session_created"]
     await client.start("grid1")
-    kinds = [(await asyncio.wait_for(call.read(), 5)).event.kind for _ in range(2)]
-    assert kinds == ["job_waiting", "session_running"]
+    reply = await asyncio.wait_for(call.read(), 5)
+    assert [event.kind for event in reply.events] == ["job_waiting", "session_running"]
     call.cancel()
+
+
+@pytest.mark.parametrize("from_ledger", [False, True])
+async def test_events_travel_together_as_long_as_they_fit(
+    client: Client, served: tuple[Scheduler, str], *, from_ledger: bool
+) -> None:
+    small, large = ["x"] * 40, ["x" * 700_000] * 3  # gRPC takes 4 MiB for one message
+    await served[0].store.run(lambda tx: [tx.notice("info", sentence) for sentence in (*small, *large, *small)])
+    await client.history()  # the events have come
+    if from_ledger:
+        served[0].hub.tail.clear()
+    call = client.events.WatchEvents(event_pb2.WatchEventsRequest(until_now=True))
+    responses = [[event.sequence for event in reply.events] async for reply in call]
+    assert [number for response in responses for number in response] == list(range(1, 84))
+    assert [len(response) for response in responses] == [41, 1, 41]
 
 
 async def test_a_long_history_is_read_from_the_ledger(client: Client, served: tuple[Scheduler, str], movies: Path) -> None:

@@ -31,7 +31,7 @@ async def told(client: Client, session_id: str, kind: str) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         call = client.events.WatchEvents(event_pb2.WatchEventsRequest())
         async for reply in call:
-            if (reply.event.session_id, reply.event.kind) == (session_id, kind):
+            if (session_id, kind) in [(event.session_id, event.kind) for event in reply.events]:
                 call.cancel()
                 return
 

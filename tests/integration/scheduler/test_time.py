@@ -120,7 +120,7 @@ async def test_a_late_agent_is_up_again_with_its_next_beat(turned: tuple[Turned,
     assert await node_state(client) == scheduler_pb2.Node.STATE_SUSPECT
     watch = client.events.WatchEvents(event_pb2.WatchEventsRequest(after_sequence=2))
     await agent.say(beat={"number": 1})
-    event = (await asyncio.wait_for(watch.read(), 10)).event
+    (event,) = (await asyncio.wait_for(watch.read(), 10)).events
     assert (event.kind, event.node.state) == ("node_up", scheduler_pb2.Node.STATE_UP)
     watch.cancel()
 
@@ -152,7 +152,7 @@ async def test_a_quiet_stream_has_heartbeats(turned: tuple[Turned, Client]) -> N
     servicer = EventServicer(world.scheduler.hub, heartbeat_seconds=0.01)
     stream = servicer.WatchEvents(event_pb2.WatchEventsRequest(), None)
     replies = [await anext(stream) for _ in range(3)]
-    assert all(reply == event_pb2.WatchEventsResponse(event=event_pb2.Event()) for reply in replies)
+    assert all(reply == event_pb2.WatchEventsResponse() for reply in replies)
     await stream.aclose()
 
 

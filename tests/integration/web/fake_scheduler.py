@@ -282,11 +282,11 @@ class _Events(_Servicer, event_pb2_grpc.EventServiceServicer):
             for event in ledger.events[place:]:
                 place = event.sequence
                 if not wanted or event.session_id in {"", wanted}:
-                    yield event_pb2.WatchEventsResponse(event=event)
+                    yield event_pb2.WatchEventsResponse(events=[event])
                     sent += 1
                     if ledger.cut_after is not None and sent >= ledger.cut_after and not request.until_now:
                         raise FrazilError("QUEUE_FULL", "Read faster, then resume.", kind=ErrorKind.EXHAUSTED)
             if request.until_now:
                 return
             if place >= len(ledger.events) and not await ledger.wait_grown(ledger.heartbeat_seconds):
-                yield event_pb2.WatchEventsResponse(event=event_pb2.Event())
+                yield event_pb2.WatchEventsResponse()

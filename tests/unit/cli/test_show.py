@@ -59,7 +59,7 @@ class Facility(
     def WatchEvents(self, request: Any, context: Any) -> Iterator[event_pb2.WatchEventsResponse]:
         for sequence in range(request.after_sequence + 1, 4):
             notice = event_pb2.Notice(level="info", sentence=f"number {sequence}")
-            yield event_pb2.WatchEventsResponse(event=event_pb2.Event(sequence=sequence, notice=notice))
+            yield event_pb2.WatchEventsResponse(events=[event_pb2.Event(sequence=sequence, notice=notice)])
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class FakeLedger(
 
     def WatchEvents(self, request: Any, context: Any) -> Iterator[event_pb2.WatchEventsResponse]:
         self.asked_after.append(request.after_sequence)
-        yield event_pb2.WatchEventsResponse(event=event_pb2.Event())  # a heartbeat
+        yield event_pb2.WatchEventsResponse()  # a heartbeat
         sent = 0
         for sequence in range(request.after_sequence, self.event_count + 1):  # begins one too early: a duplicate
             if sequence == 0:
@@ -45,7 +45,7 @@ class FakeLedger(
                     context.abort(self.cut, "cut")
                 return
             sent += 1
-            yield event_pb2.WatchEventsResponse(event=event_pb2.Event(sequence=sequence, kind="exposure_done"))
+            yield event_pb2.WatchEventsResponse(events=[event_pb2.Event(sequence=sequence, kind="exposure_done")])
 
     def CreateSession(self, request: Any, context: Any) -> session_pb2.Session:
         self.request_ids.append(request.request_id)

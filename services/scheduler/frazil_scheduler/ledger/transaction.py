@@ -63,7 +63,6 @@ class Transaction:
         event = event_pb2.Event(sequence=self.head, session_id=session_id, kind=kind, **body)  # type: ignore[arg-type]
         event.time.FromNanoseconds(self.wall_ns)
         self.events.append(event)
-        self.topics.add("events")
 
     def write_events(self) -> None:
         """Append the events to the log; the last thing that a transaction does."""

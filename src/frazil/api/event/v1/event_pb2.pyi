@@ -4,11 +4,13 @@ isort:skip_file
 The event log: one gap-free, resumable stream of everything that changed."""
 
 import builtins
+import collections.abc
 import frazil.api.exposure.v1.exposure_pb2
 import frazil.api.reconstruction.v1.reconstruction_pb2
 import frazil.api.scheduler.v1.scheduler_pb2
 import frazil.api.session.v1.session_pb2
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import sys
@@ -147,21 +149,20 @@ Global___WatchEventsRequest: typing_extensions.TypeAlias = WatchEventsRequest
 
 @typing.final
 class WatchEventsResponse(google.protobuf.message.Message):
-    """One event."""
+    """Events in order."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    EVENT_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
     @property
-    def event(self) -> Global___Event:
-        """The event."""
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """The events; none is a heartbeat."""
 
     def __init__(
         self,
         *,
-        event: Global___Event | None = ...,
+        events: collections.abc.Iterable[Global___Event] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["event", b"event"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["event", b"event"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events"]) -> None: ...
 
 Global___WatchEventsResponse: typing_extensions.TypeAlias = WatchEventsResponse

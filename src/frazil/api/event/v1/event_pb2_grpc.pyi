@@ -62,7 +62,8 @@ class EventServiceStub(typing.Generic[_EventServiceWatchEventsType]):
 
     WatchEvents: _EventServiceWatchEventsType
     """Streams events after a sequence number, then goes on live. The sequence of the last event received is the resume token.
-    A heartbeat (an event without sequence and body) comes every 10 s on a quiet stream.
+    What comes within a quarter of a second travels in one response; a response without events is a heartbeat, one every 10 s on a
+    quiet stream.
     OUT_OF_RANGE with reason EVENTS_FORGOTTEN: events after the token are no longer kept. Read the records anew, then watch after
     the number that the error's metadata names newest_sequence.
     """
@@ -84,7 +85,8 @@ class EventServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[frazil.api.event.v1.event_pb2.WatchEventsResponse], collections.abc.AsyncIterator[frazil.api.event.v1.event_pb2.WatchEventsResponse]]:
         """Streams events after a sequence number, then goes on live. The sequence of the last event received is the resume token.
-        A heartbeat (an event without sequence and body) comes every 10 s on a quiet stream.
+        What comes within a quarter of a second travels in one response; a response without events is a heartbeat, one every 10 s on a
+        quiet stream.
         OUT_OF_RANGE with reason EVENTS_FORGOTTEN: events after the token are no longer kept. Read the records anew, then watch after
         the number that the error's metadata names newest_sequence.
         """
