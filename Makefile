@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SERVICES := ingest preprocess reconstruct scheduler web
 EDITABLE := -e .[compute,agent,cli] $(foreach s,$(SERVICES),-e services/$(s)) --group dev
 
-.PHONY: help setup demo test test-system lint format protos web web-check pin bench clean
+.PHONY: help setup demo test test-system simulate-faults lint format protos web web-check pin bench clean
 help:          ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
@@ -22,11 +22,17 @@ demo: setup    ## simulated microscope to 2D classes, live in the browser (ONCE=
 	$(BIN)/frazil demo $(if $(ONCE),--once,)
 
 test: setup    ## unit, model, conformance and integration tests: no root, engine or browser
-	$(BIN)/python -m pytest -m "not gpu and not nvrtc and not docker and not browser and not system" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not nvrtc and not docker and not browser and not system and not long" $(ARGS)
 
 test-system: setup ## tests with containers, a browser, servers and NVRTC
 	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt --group cuda
-	$(BIN)/python -m pytest -m "not gpu and (nvrtc or docker or browser or system)" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not long and (nvrtc or docker or browser or system)" $(ARGS)
+
+test-long: setup ## what takes many minutes: a death at every failpoint, a real Slurm in a container
+	$(BIN)/python -m pytest -m "long and not gpu" $(ARGS)
+
+simulate-faults: setup ## simulated days of faults, SEEDS of them from FIRST on; a failing seed prints its trace
+	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(or $(SEEDS),50) --first $(or $(FIRST),0)
 
 lint: setup    ## formatting, types, import contracts, protos, generated stubs unchanged
 	$(BIN)/ruff format --check .

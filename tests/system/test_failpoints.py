@@ -21,7 +21,7 @@ from integration.ingest.test_live_folder import movie
 from model import laws
 from system.crash_house import CrashHouse, failpoints
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 MOVIES = 8
 PARTICLES = 3

@@ -32,7 +32,7 @@ LANE = {
     "ram_gb": 1,
 }
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 class Site:
