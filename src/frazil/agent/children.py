@@ -130,11 +130,7 @@ class Children:
             return
         deadline = self._clock() + deadline_seconds
         worker.kill_at = deadline if worker.kill_at is None else min(worker.kill_at, deadline)
-        if worker.process is not None:
-            worker.process.terminate()
-        elif pid := self._adopted_pid(worker):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        self._terminate(worker)
 
     def poll(self) -> tuple[Ended, ...]:
         """Reap the dead, kill the overdue, copy the logs. Call it a few times per second."""
@@ -209,6 +205,13 @@ class Children:
         if worker.pid and not Path(f"/proc/{worker.pid}").exists() and self._adopted_pid(worker) is None:
             _kill_group(worker.pid)  # only helpers that it had forked still hold the lock
         return False, None
+
+    def _terminate(self, worker: Worker) -> None:
+        if worker.process is not None:
+            worker.process.terminate()
+        elif pid := self._adopted_pid(worker):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
     def _adopted_pid(self, worker: Worker) -> int | None:
         return holder_of(self._locks.path(worker.slot_key), worker.pid)

@@ -1,0 +1,45 @@
+"""Simulated days: hours of faults, and in the end the same results as without any."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulation.story import Size, simulate
+from simulation.weakened import RULES, without
+
+SMALL = Size(bursts=1, movies=3, faults=6, levers=3)
+DAYS, DAYS_MORE, CHUNK = 8, 50, 4
+WEAKENED_MAX = 40  # seeds within which a missing rule must show
+TESTS = Path(__file__).parent.parent
+
+
+def _slow(first: int) -> object:
+    return pytest.param(first, marks=[pytest.mark.system] if first >= DAYS else [])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", [_slow(first) for first in range(0, DAYS_MORE, CHUNK)])
+def test_days_of_faults_end_as_if_there_had_been_none(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        report = simulate(seed)
+        assert not report.failure, "\n".join((*report.trace, f"seed {seed}: {report.failure}"))
+
+
+def test_a_seed_reproduces_its_day_in_every_process() -> None:
+    program = "from simulation.story import *; print(simulate(3, Size(1, 3, 6, 3)).digest)"
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONHASHSEED": "7"}
+    other = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == simulate(3, SMALL).digest
+    assert simulate(4, SMALL).digest != simulate(3, SMALL).digest
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_missing_rule_shows(rule: str) -> None:
+    with without(rule):
+        assert any(simulate(seed).failure for seed in range(WEAKENED_MAX))
