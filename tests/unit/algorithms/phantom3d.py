@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from frazil.algorithms.class2d.images import ParticleBlock
+from frazil.io.particles import PARTICLE_DTYPE, write_particles
 from frazil.model.optics import Optics
+from frazil.model.particles import half_set
 
 BOX, PIXEL, DIAMETER = 32, 6.0, 115.0
 SIGMA = 8.0  # of a blob, Å
@@ -101,3 +104,18 @@ def simulate(particle: np.ndarray | None, count: int, *, snr: float = 0.3, sprea
     images = scale * images + random.normal(size=images.shape)
     volume = np.zeros((BOX,) * 3, np.float32) if particle is None else scale * volume_of(particle)
     return Phantom(images.astype(np.float32), pose, shift, defocus, volume)
+
+
+def write_shards(phantom: Phantom, folder: Path, size: int) -> list[tuple[str, int]]:
+    """Write the particles as preprocessing leaves them, a shard per micrograph; returns the shards' folders and counts."""
+    shards = []
+    for block in phantom.blocks(size):
+        table = np.zeros(len(block.uid), dtype=PARTICLE_DTYPE)
+        table["uid"], table["pixel_size_angstrom"] = block.uid, PIXEL
+        for name in ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_degrees"):
+            table[name] = getattr(block, name)
+        table["voltage_kv"], table["spherical_aberration_mm"], table["amplitude_contrast"] = 300.0, 2.7, 0.1
+        table["half_set"] = [half_set(int(uid)) for uid in block.uid]
+        write_particles(folder / f"shard{block.sequence}", block.images, table)
+        shards.append((f"shard{block.sequence}", len(table)))
+    return shards

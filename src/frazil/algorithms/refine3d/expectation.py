@@ -35,6 +35,7 @@ class Search:
     cubes: references of the two half sets. banks: their slices on the grid; none for local passes.
     deviation: (insert count,) real; standard deviation of the noise at each coefficient.
     shift_sigma_angstrom: of the prior around where centring found each particle.
+    fit_scale: the references' scale is unknown: the likelihood is profiled over it.
     """
 
     plan: PassPlan
@@ -43,6 +44,7 @@ class Search:
     banks: list[Bank]
     deviation: Array
     shift_sigma_angstrom: float
+    fit_scale: bool
 
 
 def expect(
@@ -76,13 +78,13 @@ def _dense(
     sums: Sums,
     half: int,
 ) -> None:
-    """Insert particles at every orientation of the grid by its posterior; the start map's scale does not matter."""
+    """Insert particles at every orientation of the grid by its posterior."""
     bank = search.banks[half]
     total = dense.empty_bank_sums(plane, bank)
     for start in range(0, rows.size, bank.tile_images):
         part = rows[start : start + bank.tile_images]
         tile = make_tile(plane, images, part, _placement(table, part), search.deviation)
-        found, moved = dense.dense_posterior(plane, bank, tile, search.shift_sigma_angstrom, fit_scale=True)
+        found, moved = dense.dense_posterior(plane, bank, tile, search.shift_sigma_angstrom, fit_scale=search.fit_scale)
         dense.add_to_bank(plane, total, tile, found, moved)
         best = to_host(found.best)
         sums.residual += dense.dense_residual(plane, bank, tile, best)

@@ -12,7 +12,7 @@ from frazil.algorithms.refine3d import maps, steps
 from frazil.algorithms.refine3d.fsc import FscCurves, corrected_fsc
 from frazil.algorithms.refine3d.mask import automatic_mask
 from frazil.algorithms.refine3d.sharpening import Guinier, combined_weights, guinier, sharpen
-from frazil.algorithms.refine3d.state import Refine3dState
+from frazil.algorithms.refine3d.state import HISTORY, Refine3dState
 from frazil.algorithms.refine3d.stream import StreamingRefinement
 from frazil.algorithms.refine3d.trend import ResolutionTrend, fit_trend
 from frazil.array import to_host
@@ -163,7 +163,7 @@ def resolution_trend(refinement: StreamingRefinement) -> ResolutionTrend | None:
     run, state = refinement.run, refinement.state
     finest = _SAMPLING_SHARE * min(run.plane.limit, run.plane.box_size_px / 2 - 1)
     best: dict[int, float] = {}
-    for particles, resolved in state.history[:, [steps.HISTORY.index("particles"), steps.HISTORY.index("resolved")]]:
+    for particles, resolved in state.history[:, [HISTORY.index("particles"), HISTORY.index("resolved")]]:
         if state.counters.supported and refinement.start_radius < resolved < finest:
             best[int(particles)] = max(best.get(int(particles), 0.0), resolved)
     if not best:

@@ -1,4 +1,4 @@
-"""What each pass does: resolution, grids, levels, shifts (recipe and measurements: see docs/how-to of benchmarks/refine3d.py).
+"""What each pass does: resolution, grids, levels, shifts (docs/refinement.md).
 
 Angles follow the particle: at c cycles per particle diameter a turn by 1 / (pi c) rad moves its edge by a period / (2 pi).
 """
@@ -82,13 +82,19 @@ def start_radius(plane: HalfPlane, parameters: Refine3dParameters) -> float:
     return min(plane.box_angstrom / parameters.start_resolution_angstrom, plane.limit)
 
 
+def grid_limit(plane: HalfPlane, parameters: Refine3dParameters) -> float:
+    """Return the finest radius at which the grid's orientations can be compared."""
+    return _GRID_CYCLES * plane.box_angstrom / parameters.particle_diameter_angstrom
+
+
 def make_plan(plane: HalfPlane, parameters: Refine3dParameters, kind: Kind, radius: float, *, settled: bool) -> PassPlan:
     """Return the pass of a kind at a radius; `settled`: particles have been placed by a pass before."""
     insert = min(plane.limit, max(1.4 * radius, radius + leak_shells(plane, parameters) + 4))
     step = finest_step(plane, parameters, radius)
     if kind == Kind.DENSE:
+        radius = min(radius, grid_limit(plane, parameters))
         return PassPlan(kind, radius, insert, radius, shift_disc(plane, radius, 1.5), ())
-    grid_radius = min(radius, _GRID_CYCLES * plane.box_angstrom / parameters.particle_diameter_angstrom)
+    grid_radius = min(radius, grid_limit(plane, parameters))
     first = max(_FIRST_LEVEL_RADIANS, step) if kind == Kind.GLOBAL else 2 * step
     levels = _levels(plane, parameters, first, radius, kind)
     if kind == Kind.LOCAL:

@@ -17,6 +17,11 @@ from frazil.primitives.volumes import reach_of
 STATE_VERSION = 1
 Arrays = dict[str, npt.NDArray[Any]]
 
+HISTORY = ("particles", "kind", "radius", "resolved", "jumped", "probability", "generation", "update")
+"""Columns of `Refine3dState.history`: live particles, how the pass searched, coefficients compared and where the FSC fell below
+0.143 (Fourier pixels), the share of particles that turned by more than 10 degrees, median probability of the best orientation,
+passes over all particles done, and 1 for an update with new particles."""
+
 
 class Phase(IntEnum):
     """What the driver is in the middle of."""
@@ -30,7 +35,7 @@ class Phase(IntEnum):
 class Kind(IntEnum):
     """How a pass searches."""
 
-    DENSE = 0  # every orientation of a grid, against the start map; all of them are inserted by their weight
+    DENSE = 0  # every orientation of a grid is inserted by its weight; the first such pass compares with the start map
     GLOBAL = 1  # every orientation of a grid proposes peaks, which are refined and inserted
     LOCAL = 2  # around the last pose
 
@@ -159,7 +164,7 @@ class Refine3dState:
     reference_power: whitened power of a median image. profile: (shell,) transform of the circularly symmetric average.
     radius: coefficients used in searching, Fourier pixels. resolved: the radius where the FSC last fell below 0.143.
     particles, counters: see there.
-    history: (pass or unit, 8) float64: see `steps.HISTORY`.
+    history: (pass or unit, 8) float64: see `HISTORY`.
     retracted_uid, retracted_by, retracted_at: particles still to be removed, the sequence of the retraction, and how many
         rows were known when it came.
     """

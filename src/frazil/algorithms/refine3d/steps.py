@@ -29,10 +29,6 @@ _EVIDENCE_SIGMA = 3.0
 _GROWTH = 1.4
 _BEYOND_FSC = 2.0  # shells searched beyond the crossing of 0.143: their weight is next to nothing
 
-HISTORY = ("particles", "kind", "radius", "resolved", "jumped", "probability", "generation", "update")
-"""Columns of `Refine3dState.history`: live particles, how the pass searched, coefficients compared and where the FSC fell below
-0.143 (Fourier pixels), the share of particles that turned by more than 10 degrees, median probability of the best orientation,
-passes over all particles done, and 1 for an update with new particles."""
 JUMP_DEGREES = 10.0
 
 
@@ -86,6 +82,7 @@ def make_search(run: Run, state: Refine3dState, plan: PassPlan, insert_radius: f
     plane, xp = run.plane, run.plane.xp
     insert = plane.count(insert_radius)
     deviation = xp.asarray(np.sqrt(state.noise[plane.shell[:insert]]).astype(np.float32))
+    from_start = _from_start(state, plan)
     cubes = _references(run, state, plan)
     banks = []
     if plan.grid_radius > 0:
@@ -95,7 +92,7 @@ def make_search(run: Run, state: Refine3dState, plan: PassPlan, insert_radius: f
         matrices = directions_to_matrices(views, psi)
         count = plane.count(plan.grid_radius)
         banks = [make_bank(plane, [cube], deviation, matrices, plan.grid_shifts, count) for cube in cubes]
-    return Search(plan, run.group, cubes, banks, deviation, run.imaging.shift_sigma_angstrom)
+    return Search(plan, run.group, cubes, banks, deviation, run.imaging.shift_sigma_angstrom, from_start)
 
 
 def begin_sums(run: Run, plan: PassPlan) -> Sums:
@@ -131,7 +128,7 @@ def insert_piece(run: Run, state: Refine3dState, search: Search, rows: npt.NDArr
 def maximise(run: Run, state: Refine3dState, plan: PassPlan, sums: Sums, *, update: bool) -> None:
     """Take sums in: measure the FSC of the half maps, follow the noise, and decide how far the next search goes."""
     state.accumulated = sums
-    if plan.kind != Kind.DENSE and not update:  # of the start map not even the scale is known
+    if not update and not _from_start(state, plan):  # of the start map not even the scale is known
         _follow_noise(run, state, sums)
     plane = run.plane
     size = plane.working_size(sums.radius)
@@ -193,12 +190,17 @@ def _crossing(fsc: npt.NDArray[np.float64], last: int) -> float:
     return float(last + np.clip((fsc[last] - 0.143) / max(fsc[last] - fsc[last + 1], 1e-9), 0, 1))
 
 
+def _from_start(state: Refine3dState, plan: PassPlan) -> bool:
+    """Say whether a pass compares with the start map."""
+    return plan.kind == Kind.DENSE and state.counters.passes == 0
+
+
 def _references(run: Run, state: Refine3dState, plan: PassPlan) -> list[Any]:
-    """Return the two references of a search: of the start map for a dense pass, of each half set for others."""
+    """Return the two references of a search: of the start map for the first pass, of each half set for others."""
     plane, parameters, radius = run.plane, run.parameters, plan.radius
     size = plane.working_size(radius)
     mask = maps.sphere_mask(plane, parameters.particle_diameter_angstrom, size)
-    if plan.kind == Kind.DENSE:
+    if _from_start(state, plan):
         return [maps.start_cube(plane, state.start, mask, radius)] * 2
     cubes = maps.half_cubes(plane, run.group, _accumulated(state))
     join = plane.box_angstrom / max(parameters.low_resolution_join_angstrom, parameters.start_resolution_angstrom)

@@ -19,8 +19,8 @@ from frazil.algorithms.refine3d import convergence, steps
 from frazil.algorithms.refine3d.expectation import Search
 from frazil.algorithms.refine3d.intake import take_in
 from frazil.algorithms.refine3d.parameters import Refine3dParameters
-from frazil.algorithms.refine3d.schedule import PassPlan, start_radius
-from frazil.algorithms.refine3d.state import Kind, Phase, Refine3dState, Sums, concatenate, fresh_poses
+from frazil.algorithms.refine3d.schedule import PassPlan, grid_limit, start_radius
+from frazil.algorithms.refine3d.state import HISTORY, Kind, Phase, Refine3dState, Sums, concatenate, fresh_poses
 from frazil.model.errors import ErrorKind, FrazilError, InputError
 from frazil.primitives.volumes import low_pass, resample
 
@@ -59,6 +59,10 @@ class StreamingRefinement:
     def start_radius(self) -> float:
         """Up to where the start map is used, Fourier pixels."""
         return start_radius(self._run.plane, self._run.parameters)
+
+    @property
+    def _grid_radius(self) -> float:
+        return min(grid_limit(self._run.plane, self._run.parameters), self._run.plane.limit)
 
     @property
     def missing_images(self) -> int:
@@ -213,7 +217,7 @@ class StreamingRefinement:
         counters.step += 1
         counters.pass_images, counters.removed_since_pass = images, 0
         counters.units_since_pass = counters.idle_units = 0
-        follow = convergence.next_kind(state, self._run.parameters, before)
+        follow = convergence.next_kind(state, self._run.parameters, before, self._grid_radius)
         if follow is None:
             counters.phase = Phase.FINISHED if self._is_last() else Phase.WAITING
         else:
@@ -301,7 +305,7 @@ def _first_state(run: steps.Run, start: npt.NDArray[Any] | None) -> Refine3dStat
         first_noise=np.ones(plane.shell_count),
         profile=np.zeros(plane.shell_count),
         fsc=np.zeros(plane.shell_count),
-        history=np.zeros((0, len(steps.HISTORY))),
+        history=np.zeros((0, len(HISTORY))),
         radius=radius,
         reference_power=0.0,
     )

@@ -19,7 +19,7 @@ from frazil.primitives.symmetry import symmetry
 from frazil.primitives.volumes import soft_sphere
 from unit.algorithms.phantom3d import BOX, DIAMETER, PIXEL, blobs, simulate, symmetric_blobs, volume_of
 
-OCTAHEDRAL = symmetry("O")
+GROUP = symmetry("D2")
 MASK = soft_sphere(BOX, 11, 4, np)
 
 
@@ -36,14 +36,17 @@ def refine_all(phantom, start, **parameters):
     return run
 
 
-def octahedral(count, snr=0.5, seed=0):
-    return simulate(symmetric_blobs(OCTAHEDRAL.operators), count, snr=snr, seed=seed)
+SYMMETRIC = symmetric_blobs(GROUP.operators, count=5)
+
+
+def symmetric(count, snr=1.0, seed=3):
+    return simulate(SYMMETRIC, count, snr=snr, seed=seed)
 
 
 @pytest.fixture(scope="module")
 def asymmetric():
-    """240 particles without symmetry, refined from the truth low-passed to 40 Å, poses and shifts unknown."""
-    phantom = simulate(blobs(), 240, snr=0.5, seed=4)
+    """200 particles without symmetry, refined from the truth low-passed to 40 Å, poses and shifts unknown."""
+    phantom = simulate(blobs(), 200, snr=0.5, seed=4)
     return phantom, refine_all(phantom, volume_of(blobs()))
 
 
@@ -114,8 +117,8 @@ def test_relion_reconstructs_the_same_map_from_our_poses(asymmetric, tmp_path):
 @pytest.mark.parametrize("group", ["C1", "D2"])
 def test_noise_is_never_claimed_to_be_resolved(group):
     """Einstein from noise: a 40 Å reference and nothing else; no claim finer than 35 Å, and the run says why."""
-    particle = blobs() if group == "C1" else symmetric_blobs(symmetry(group).operators)
-    result = publish(refine_all(simulate(None, 160, seed=6), volume_of(particle), symmetry=group))
+    particle = blobs() if group == "C1" else SYMMETRIC
+    result = publish(refine_all(simulate(None, 100, seed=6), volume_of(particle), symmetry=group))
     assert result.resolution_angstrom >= 35
     assert not result.supported
     assert result.trend is None
@@ -124,10 +127,9 @@ def test_noise_is_never_claimed_to_be_resolved(group):
 def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     """Bit for bit: state in a checkpoint file after every piece of work, in the middle of passes and updates too."""
     monkeypatch.setattr(stream, "_PIECE_IMAGES", 60)
-    phantom = octahedral(180)
-    start = volume_of(symmetric_blobs(OCTAHEDRAL.operators))
-    chosen = {"symmetry": "O", "unit_images": 40, "max_passes": 3, "first_images": 100}
-    blocks = phantom.blocks(30)
+    start = volume_of(SYMMETRIC)
+    chosen = {"symmetry": "D2", "unit_images": 30, "max_passes": 4, "first_images": 80}
+    blocks = symmetric(120).blocks(30)
 
     whole = begin(start, **chosen)
     for block in blocks:
@@ -157,39 +159,37 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(tmp_path, monkeypatch)
 
 
 def test_particles_that_come_slowly_end_as_those_given_at_once():
-    phantom = octahedral(400, snr=0.1, seed=2)
-    start = volume_of(symmetric_blobs(OCTAHEDRAL.operators))
-    at_once = publish(refine_all(phantom, start, symmetry="O"))
-    slow = begin(start, symmetry="O", first_images=100, unit_images=60)
+    phantom, start = symmetric(240), volume_of(SYMMETRIC)
+    at_once = publish(refine_all(phantom, start, symmetry="D2"))
+    assert at_once.supported
+    slow = begin(start, symmetry="D2", first_images=100, unit_images=70)
     counts = []
     for block in phantom.blocks(50):
         slow.add_block(block)
         while slow.advance():
             counts.append(slow.state.accumulated.images if slow.state.accumulated else 0)
-    assert {100, 160, 220} <= set(counts)  # maps after every unit, not at the end alone
+    assert {100, 170, 240} <= set(counts)  # maps after every unit, not at the end alone
     slow.finalise()
     assert publish(slow).resolution_angstrom == pytest.approx(at_once.resolution_angstrom, rel=0.05)
 
 
 def test_retracted_particles_leave_the_maps():
-    """Half of the particles are noise; once retracted the maps are those of the others."""
-    good, junk = octahedral(150, snr=1.0, seed=3), simulate(None, 150, seed=9)
-    start = volume_of(symmetric_blobs(OCTAHEDRAL.operators))
-    run = begin(start, symmetry="O", first_images=300)
-    for block in good.blocks(150):
-        run.add_block(block)
-    mixed = junk.blocks(150, first_sequence=2)[0]
+    """One in six particles is noise; once retracted the maps are those of the others."""
+    good, junk = symmetric(200), simulate(None, 40, seed=9)
+    run = begin(volume_of(SYMMETRIC), symmetry="D2", first_images=240)
+    run.add_block(good.blocks(200)[0])
+    mixed = junk.blocks(40, first_sequence=2)[0]
     uid = mixed.uid + np.uint64(1)
     object.__setattr__(mixed, "uid", uid)
     run.add_block(mixed)
     run.finalise()
-    assert run.state.accumulated.images == 300
+    assert run.state.accumulated.images == 240
     run.retract(3, uid)
     run.finalise()
-    assert run.state.accumulated.images == 150
+    assert run.state.accumulated.images == 200
     assert not set(uid.tolist()) & set(poses(run.state).uid.tolist())
-    error = angles_between(run.state.particles.pose[:150], good.pose, OCTAHEDRAL.operators)
-    assert np.median(error) < 4
+    error = angles_between(run.state.particles.pose[:200], good.pose, GROUP.operators)
+    assert np.median(error) < 6
 
 
 def test_blocks_out_of_order_and_missing_start_maps_are_refused():
