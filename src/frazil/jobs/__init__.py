@@ -90,8 +90,9 @@ def load(name: str) -> JobType:
     return job
 
 
-def _own() -> set[str]:
-    return {module.name for module in pkgutil.iter_modules(__path__)}
+@cache
+def _own() -> frozenset[str]:
+    return frozenset(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def _added() -> Mapping[str, EntryPoint]:

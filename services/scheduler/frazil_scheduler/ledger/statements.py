@@ -6,7 +6,7 @@ the other parameters of a CHANGE_… are the columns to set.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Select, Update, bindparam, func, select, update
+from sqlalchemy import Column, Select, Update, bindparam, func, select, text, update
 
 from frazil_scheduler.ledger import tables
 
@@ -30,5 +30,7 @@ SESSION_BY_NAME = _row(tables.session.c.name)
 CHANGE_ATTEMPT = _change(tables.attempt.c.attempt_id)
 CHANGE_EXPOSURE = _change(tables.exposure.c.exposure_id)
 CHANGE_SESSION = _change(tables.session.c.session_id)
+
+SAVEPOINT, ROLLBACK, RELEASE = text("SAVEPOINT one"), text("ROLLBACK TO SAVEPOINT one"), text("RELEASE SAVEPOINT one")
 
 NEWEST_EVENT = select(func.max(tables.event.c.sequence))

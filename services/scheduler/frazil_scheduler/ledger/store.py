@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil.rpc.failpoints import failpoint, operation
 from frazil_scheduler.clock import Clock
-from frazil_scheduler.ledger import tables
+from frazil_scheduler.ledger import statements, tables
 from frazil_scheduler.ledger.database import open_database
 from frazil_scheduler.ledger.migrations import migrate
 from frazil_scheduler.ledger.transaction import Transaction
@@ -178,17 +178,17 @@ class Store:
         """Do one transaction of a group. Its failure is its own; raises DBAPIError when that of the database is everyone's."""
         transaction = self._transaction(connection)
         transaction.head = done[-1].head if done else None
-        savepoint = connection.begin_nested()
+        connection.execute(statements.SAVEPOINT)
         try:
             asked.value = asked.body(transaction)
             self._finish(transaction)
             transaction.write_events()
             failpoint(f"scheduler.{asked.name}.before")
-            savepoint.commit()
+            connection.execute(statements.RELEASE)
         except Exception as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise
-            savepoint.rollback()  # raises when the database has undone everything, as SQLite does on a full disk
+            connection.execute(statements.ROLLBACK)  # raises where everything is undone already, as by SQLite on a full disk
             asked.error = self._failed(error) if isinstance(error, DBAPIError) else error
         else:
             done.append(transaction)
