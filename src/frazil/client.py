@@ -29,8 +29,10 @@ from frazil.api.exposure.v1.exposure_pb2_grpc import ExposureServiceStub
 from frazil.api.reconstruction.v1.reconstruction_pb2 import (
     ClassAverages,
     GetClassAveragesRequest,
+    GetVolumeRequest,
     ListParticleBlocksRequest,
     ParticleBlock,
+    Volume,
 )
 from frazil.api.reconstruction.v1.reconstruction_pb2_grpc import ReconstructionServiceStub
 from frazil.api.scheduler.v1 import scheduler_pb2
@@ -220,6 +222,16 @@ class Client:
         """Return the newest classification of a session; None before the first."""
         try:
             return self._call(self._reconstruction.GetClassAverages, GetClassAveragesRequest(session=session))
+        except FrazilError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+        self.get_session(session)  # raises when it is the session that is not there
+        return None
+
+    def volume(self, session: str, kind: Volume.Kind.ValueType = Volume.KIND_UNSPECIFIED) -> Volume | None:
+        """Return the newest volume of a session, of a kind or of any; None before the first."""
+        try:
+            return self._call(self._reconstruction.GetVolume, GetVolumeRequest(session=session, kind=kind))
         except FrazilError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import structlog
 
 from frazil.api.exposure.v1.exposure_pb2 import ExposureResult
-from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
+from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages, Volume
 from frazil.api.worker.v1 import worker_pb2 as wire
 from frazil.api.worker.v1.worker_pb2_grpc import WorkerServiceStub
 from frazil.model.errors import ErrorKind, FailureClass, FrazilError, InputError
@@ -86,6 +86,7 @@ class WorkerContext:
         self.session_folder = Path(reply.session.folder)
         self.checkpoints = tuple(reply.checkpoints)
         self.parameters: Mapping[str, str] = dict(reply.parameters)  # of an auxiliary job
+        self.start_volume = reply.start_volume  # absolute, or relative to the session's folder; empty: there is none
 
     # ------------------------------------------------------------------------------------------------------- stopping
     @property
@@ -175,6 +176,12 @@ class WorkerContext:
         """Publish a classification; the reply has its revision and the files of older ones to delete."""
         request = wire.PublishClassAveragesRequest(request_id=new_request_id(), lease=self._lease, class_averages=averages)
         reply: wire.PublishClassAveragesResponse = self._ask(self._stub.PublishClassAverages, request)
+        return reply
+
+    def publish_volume(self, volume: Volume) -> wire.PublishVolumeResponse:
+        """Publish a volume; the reply has its revision and the files of older ones to delete."""
+        request = wire.PublishVolumeRequest(request_id=new_request_id(), lease=self._lease, volume=volume)
+        reply: wire.PublishVolumeResponse = self._ask(self._stub.PublishVolume, request)
         return reply
 
     def delete_expired(self, relative_paths: tuple[str, ...]) -> None:

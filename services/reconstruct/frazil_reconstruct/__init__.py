@@ -1,1 +1,1 @@
-"""Frazil's reconstruction worker: streaming 2D classification."""
+"""Frazil's reconstruction worker: streaming 2D classification, 3D refinement."""

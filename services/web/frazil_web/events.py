@@ -21,6 +21,7 @@ TYPE_OF_BODY = {
     "session": "session",
     "exposure": "exposure",
     "class_averages": "classes",
+    "volume": "volume",
     "job": "job",
     "node": "node",
     "notice": "notice",

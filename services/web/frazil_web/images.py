@@ -90,6 +90,17 @@ async def sheet(request: Request, session: str, revision: int) -> Response:
     return _png(request, content, forever=True)
 
 
+@router.get("/sessions/{session}/volumes/{revision}/sheet.png")
+async def volume_sheet(request: Request, session: str, revision: int) -> Response:
+    """Return slices and projections of the newest volume; older ones are no longer named by anybody."""
+    volume = await _scheduler(request).volume(session)
+    if volume is None or volume.revision != revision or not volume.sheet:
+        sentence = f"There is no revision {revision} of the volume any more."
+        raise FrazilError("REVISION_NOT_FOUND", sentence, kind=ErrorKind.NOT_FOUND)
+    content = await _read(request, volume.session_id, volume.sheet)
+    return _png(request, content, forever=True)
+
+
 def _scheduler(request: Request) -> Scheduler:
     scheduler: Scheduler = request.app.state.scheduler
     return scheduler

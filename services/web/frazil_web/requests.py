@@ -45,7 +45,7 @@ _NOT_NEGATIVE = {
     "update_interval_minutes",
     "turn_minutes_min",
 }
-_ABSOLUTE = {"movie_folder", "metadata_folder", "gain_path", "defects_path", "picker_templates_path"}
+_ABSOLUTE = {"movie_folder", "metadata_folder", "gain_path", "defects_path", "picker_templates_path", "initial_volume_path"}
 _REASONS_OF_NAME = {"NAME_INVALID", "SESSION_EXISTS"}
 _WORDS_OF_FIELD = {
     "The movie folder": "movie_folder",
@@ -53,8 +53,9 @@ _WORDS_OF_FIELD = {
     "The gain reference": "gain_path",
     "The defect file": "defects_path",
     "The file of templates": "picker_templates_path",
+    "The initial volume": "initial_volume_path",
 }
-_CHOICES = {"gain_flip": ("", "none", "x", "y"), "until": ("", "preprocess", "class2d")}
+_CHOICES = {"gain_flip": ("", "none", "x", "y"), "until": ("", "preprocess", "class2d", "refine3d")}
 
 
 def read_request_id(body: Any) -> str:

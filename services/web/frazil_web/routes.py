@@ -130,9 +130,8 @@ async def session_snapshot(request: Request, session: str) -> Response:
     scheduler = scheduler_of(request)
     sequence = await scheduler.newest_sequence()
     found = await scheduler.session(session)
-    classes, resources = await asyncio.gather(
-        scheduler.class_averages(found.session_id), _resources(scheduler, found.session_id)
-    )
+    classes, volume = await asyncio.gather(scheduler.class_averages(found.session_id), scheduler.volume(found.session_id))
+    resources = await _resources(scheduler, found.session_id)
     rows: list[list[Any]] = []
     async for page in scheduler.exposure_pages(found.session_id):
         rows.extend(exposure_row(exposure) for exposure in page)
@@ -142,6 +141,7 @@ async def session_snapshot(request: Request, session: str) -> Response:
         "session": to_json(found),
         "exposures": {"columns": list(EXPOSURE_COLUMNS), "rows": rows},
         "classes": to_json(classes) if classes is not None else None,
+        "volume": to_json(volume) if volume is not None else None,
         **resources,
     }
     return JSONResponse(content)

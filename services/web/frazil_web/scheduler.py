@@ -11,7 +11,12 @@ from frazil.api.event.v1.event_pb2 import WatchEventsRequest
 from frazil.api.event.v1.event_pb2_grpc import EventServiceStub
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, GetExposureRequest, ListExposuresRequest
 from frazil.api.exposure.v1.exposure_pb2_grpc import ExposureServiceStub
-from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages, GetClassAveragesRequest
+from frazil.api.reconstruction.v1.reconstruction_pb2 import (
+    ClassAverages,
+    GetClassAveragesRequest,
+    GetVolumeRequest,
+    Volume,
+)
 from frazil.api.reconstruction.v1.reconstruction_pb2_grpc import ReconstructionServiceStub
 from frazil.api.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from frazil.api.session.v1.session_pb2 import GetSessionRequest, ListSessionsRequest, Session
@@ -125,6 +130,16 @@ class Scheduler:
             found: ClassAverages = await self.ask(
                 self.reconstruction.GetClassAverages, GetClassAveragesRequest(session=session)
             )
+        except FrazilError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+            return None
+        return found
+
+    async def volume(self, session: str) -> Volume | None:
+        """Return the newest volume of a known session, or None before the first."""
+        try:
+            found: Volume = await self.ask(self.reconstruction.GetVolume, GetVolumeRequest(session=session))
         except FrazilError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise

@@ -9,12 +9,12 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from frazil.api.event.v1.event_pb2 import Notice
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
-from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
+from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages, Volume
 from frazil.api.scheduler.v1.scheduler_pb2 import ExplainWaitResponse, Job, Lane, Node
 from frazil.api.session.v1.session_pb2 import ComputeAdvice, Profile, Session
 from frazil_web.records import EXPOSURE_COLUMNS, enum_name
 
-ROOTS = (Session, ComputeAdvice, Profile, Exposure, ClassAverages, Node, Lane, Job, ExplainWaitResponse, Notice)
+ROOTS = (Session, ComputeAdvice, Profile, Exposure, ClassAverages, Volume, Node, Lane, Job, ExplainWaitResponse, Notice)
 TARGET = Path(__file__).parent / "src" / "records.ts"
 _TIMESTAMP = "google.protobuf.Timestamp"
 _TEXTS = {FieldDescriptor.TYPE_STRING}
@@ -58,7 +58,8 @@ def _type(field: FieldDescriptor) -> str:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return f"Readonly<Record<string, {_scalar(field.message_type.fields_by_name['value'])}>>"
     if field.is_repeated:
-        return f"readonly ({_scalar(field)})[]" if field.enum_type else f"readonly {_scalar(field)}[]"
+        kind = _scalar(field)
+        return f"readonly ({kind})[]" if "|" in kind else f"readonly {kind}[]"
     kind = _scalar(field)
     nullable = field.has_presence and not kind.endswith("null")
     return f"{kind} | null" if nullable else kind

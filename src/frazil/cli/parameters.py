@@ -25,6 +25,7 @@ class Until(StrEnum):
 
     PREPROCESS = "preprocess"
     CLASS2D = "class2d"
+    REFINE3D = "refine3d"
 
 
 class Flip(StrEnum):
@@ -133,6 +134,10 @@ _FLAGS: dict[str, tuple[Any, Any]] = {
         "",
     ),
     "symmetry": (Annotated[str, _flag("--symmetry", "Point group, as RELION writes it: C1, D8, O …", _PARTICLES)], ""),
+    "initial_volume": (
+        Annotated[Path | None, _flag("--initial-volume", "Map that 3D refinement starts from (.mrc).", _PARTICLES)],
+        None,
+    ),
     "read_bzip2": (Annotated[bool, _flag("--read-bzip2", "Also read .mrc.bz2 movies.", _MOVIES)], False),
     "seed": (Annotated[int, typer.Option("--seed", help="Seed of every random choice.")], 1),
     "until": (Annotated[Until | None, typer.Option("--until", help="Last stage to run (default: all).")], None),
@@ -185,6 +190,7 @@ def session_parameters(folder: Path, given: Given) -> SessionParameters:
         class_max_resolution_angstrom=given["class_max_resolution"],
         camera=given["camera"],
         symmetry=given["symmetry"],
+        initial_volume_path=_absolute(given["initial_volume"]),
         seed=given["seed"],
         until=given["until"].value if given["until"] else "",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
+from frazil.api.reconstruction.v1.reconstruction_pb2 import Volume
 from frazil.cli.show import failure_sentence
 from frazil.io.export_records import SessionSnapshot
 from frazil.model.errors import FrazilError
@@ -26,6 +27,8 @@ def take_snapshot(client: Client, session: str) -> SessionSnapshot:
         session=found,
         exposures=list(client.exposures(found.session_id)),
         classes=client.class_averages(found.session_id),
+        refined=client.volume(found.session_id, Volume.KIND_REFINEMENT),
+        ab_initio=client.volume(found.session_id, Volume.KIND_AB_INITIO),
         devices=devices,
     )
 
@@ -58,6 +61,10 @@ def summary_lines(snapshot: SessionSnapshot, exported: Exported) -> list[str]:
         best = min((one.resolution_angstrom for one in good if one.HasField("resolution_angstrom")), default=None)
         words = f"{len(good)} good" + (f", best {best:.1f} Å" if best else "")
         lines.append(f"  2D classes  {exported.class_count:>8,}   {words}")
+    if snapshot.refined is not None:
+        lines.append(
+            f"  3D          {snapshot.refined.particle_count:>8,}   particles, {snapshot.refined.resolution_angstrom:.1f} Å"
+        )
     lines += [f"  failed      {failure_sentence(one)}" for one in failed[:_FAILURES_SHOWN]]
     if len(failed) > _FAILURES_SHOWN:
         lines.append(f"              and {len(failed) - _FAILURES_SHOWN:,} more: see exposures.csv")

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from frazil.api.event.v1.event_pb2 import Event
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
+from frazil.api.reconstruction.v1.reconstruction_pb2 import Volume
 from frazil.api.scheduler.v1.scheduler_pb2 import Job
 from frazil.api.session.v1.session_pb2 import Session
 from frazil.io.export_records import plain
@@ -75,6 +76,8 @@ def event_sentence(event: Event) -> str:
         classes = event.class_averages
         final = ", final" if classes.final else ""
         return f"{len(classes.classes)} classes of {classes.particle_count:,} particles (revision {classes.revision}{final})"
+    if body == "volume":
+        return _volume_sentence(event.volume)
     if body == "job":
         return f"{event.job.job_type} is {job_word(event.job)} {event.job.reason or event.job.progress}".rstrip()
     if body == "node":
@@ -86,6 +89,12 @@ def failure_sentence(exposure: Exposure) -> str:
     """Say why a movie failed and which one, without naming it twice."""
     name, failure = exposure.file.relative_path, exposure.failure
     return failure if PurePosixPath(name).name in failure else f"{name}: {failure}"
+
+
+def _volume_sentence(volume: Volume) -> str:
+    resolution = f" at {volume.resolution_angstrom:.1f} Å" if volume.HasField("resolution_angstrom") else ""
+    final = ", final" if volume.final else ""
+    return f"volume of {volume.particle_count:,} particles{resolution} (revision {volume.revision}{final})"
 
 
 def _exposure_sentence(exposure: Exposure) -> str:

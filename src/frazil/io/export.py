@@ -6,36 +6,32 @@ possible. What does not exist (no particles, no classes yet) is absent. Exportin
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from frazil.algorithms.optics_groups import EPU_RADIUS, SERIALEM_RADIUS_UM, OpticsGroups
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult
 from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
-from frazil.io.atomic import atomic_path, disk_full_named, write_text
+from frazil.io.atomic import disk_full_named, write_text
 from frazil.io.cs import MicrographFrame, write_particles_cs
 from frazil.io.export_names import flat_names
 from frazil.io.export_records import SessionSnapshot, exposures_csv, session_record
+from frazil.io.export_tree import ExportedParticles, ExportTree, posed_particles_star, read_pose_table
+from frazil.io.export_volumes import export_volumes
 from frazil.io.metadata import serialem
 from frazil.io.particles import ASSIGNMENT_DTYPE, read_table
-from frazil.io.relion import MicrographRow, OpticsGroup, ParticleSource, Poses, micrographs_star, particles_star
+from frazil.io.relion import MicrographRow, OpticsGroup, ParticleSource, micrographs_star, particles_star
 from frazil.io.report import render_report
-from frazil.io.star import Block, Column, write_star
+from frazil.io.star import write_star
 from frazil.model.ctf import Ctf
-from frazil.model.errors import ErrorKind, FrazilError
+from frazil.model.errors import FrazilError
 from frazil.model.motion import Motion
 from frazil.model.optics import Optics
-
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,34 +43,6 @@ class Exported:
     particle_count: int
     class_count: int
     class_sheet: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Tree:
-    """Where from and where to."""
-
-    session_folder: Path
-    output: Path
-
-    def link(self, source: str, target: str) -> str:
-        """Make `target` in the output the file `source` of the session; returns `target`."""
-        path = self.output / target
-        path.parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(self.find(source), path)
-        return target
-
-    def find(self, source: str) -> Path:
-        """Return a file of the session. Raises FrazilError when it is not there or lies outside the session's folder."""
-        path = self.session_folder / source
-        if not path.resolve().is_relative_to(self.session_folder.resolve()):
-            raise FrazilError("RESULT_OUTSIDE", f"The ledger names {source}, which lies outside {self.session_folder}.")
-        if not path.is_file():
-            raise FrazilError(
-                "RESULT_MISSING",
-                f"{path} is not there: is the session's folder mounted on this machine?",
-                kind=ErrorKind.NOT_FOUND,
-            )
-        return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +62,6 @@ class _Row:
         return f"{self.result.folder}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Particles:
-    """Every particle of the session in order of exposures."""
-
-    table: npt.NDArray[Any]
-    source: ParticleSource
-    scale: npt.NDArray[np.float32]  # per particle (x, y): to the first micrograph's size
-
-
 def export_session(
     snapshot: SessionSnapshot, output: Path, *, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Exported:
@@ -114,7 +73,7 @@ def export_session(
     movies = snapshot.session.parameters.movie_folder
     if movies and output.resolve().is_relative_to(Path(movies).resolve()):
         raise FrazilError("OUTPUT_IN_MOVIE_FOLDER", f"{output} lies in the movie folder {movies}, which is never written to.")
-    tree = _Tree(Path(snapshot.session.folder), output)
+    tree = ExportTree(Path(snapshot.session.folder), output)
     names = flat_names(exposure.file.relative_path for exposure in snapshot.exposures)
     rows, optics = _rows(names, snapshot.exposures)
     output.mkdir(parents=True, exist_ok=True)
@@ -125,7 +84,8 @@ def export_session(
             write_star(output / "micrographs.star", micrographs_star(micrographs, optics))
         if particles is not None:
             _export_particles(output, particles, rows, optics)
-        sheet = _export_classes(tree, snapshot.classes, particles, rows, optics)
+        sheet = _export_classes(tree, snapshot.classes, particles, optics)
+        export_volumes(tree, snapshot.refined, snapshot.ab_initio, particles, optics)
         write_text(output / "exposures.csv", exposures_csv(names, snapshot.exposures))
         write_text(output / "session.json", json.dumps(session_record(snapshot), indent=1, ensure_ascii=False) + "\n")
         write_text(output / "report.html", render_report(snapshot.session, snapshot.exposures, snapshot.classes, thumbnails))
@@ -136,22 +96,6 @@ def export_session(
         class_count=len(snapshot.classes.classes) if snapshot.classes is not None else 0,
         class_sheet=sheet,
     )
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, or a copy where the file system has no hard links; atomically."""
-    if target.exists() and target.samefile(source):
-        return
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.hardlink_to(source)
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise
-        _copy(source, target)
-    else:
-        temporary.replace(target)
 
 
 # ------------------------------------------------------------------------------------------------------- micrographs
@@ -195,7 +139,7 @@ def _optics(exposure: Exposure) -> Optics:
 
 
 def _export_images(
-    tree: _Tree, rows: Sequence[_Row], progress: Callable[[int, int], None]
+    tree: ExportTree, rows: Sequence[_Row], progress: Callable[[int, int], None]
 ) -> tuple[list[MicrographRow], dict[int, str]]:
     """Link every image and per-movie STAR file; returns the rows of micrographs.star and the thumbnails by number."""
     micrographs: list[MicrographRow] = []
@@ -241,7 +185,7 @@ def _micrograph_row(row: _Row, micrograph: str, motion_file: str) -> MicrographR
 
 
 # --------------------------------------------------------------------------------------------------------- particles
-def _read_particles(tree: _Tree, rows: Sequence[_Row]) -> _Particles | None:
+def _read_particles(tree: ExportTree, rows: Sequence[_Row]) -> ExportedParticles | None:
     """Link the stacks and gather the tables; None when no exposure has particles."""
     tables, images, micrographs, groups, scales = [], [], [], [], []
     with_particles = [row for row in rows if row.result.particle_count]
@@ -258,12 +202,13 @@ def _read_particles(tree: _Tree, rows: Sequence[_Row]) -> _Particles | None:
     if not tables:
         return None
     source = ParticleSource(image_names=images, micrograph_names=micrographs, optics_groups=np.concatenate(groups))
-    return _Particles(np.concatenate(tables), source, np.concatenate(scales))
+    box = with_particles[0].result.particle_box_px
+    return ExportedParticles(np.concatenate(tables), source, np.concatenate(scales), box)
 
 
-def _export_particles(output: Path, particles: _Particles, rows: Sequence[_Row], optics: Sequence[OpticsGroup]) -> None:
+def _export_particles(output: Path, particles: ExportedParticles, rows: Sequence[_Row], optics: Sequence[OpticsGroup]) -> None:
     first = next(row for row in rows if row.result.particle_count)
-    box = first.result.particle_box_px
+    box = particles.box_size_px
     write_star(output / "particles.star", particles_star(particles.table, particles.source, optics, box_size_px=box))
     table = particles.table.copy()  # the .cs has one micrograph size: coordinates are fractions of it
     table["coordinate_x_px"] *= particles.scale[:, 0]
@@ -285,10 +230,9 @@ def _export_particles(output: Path, particles: _Particles, rows: Sequence[_Row],
 
 # ----------------------------------------------------------------------------------------------------------- classes
 def _export_classes(
-    tree: _Tree,
+    tree: ExportTree,
     classes: ClassAverages | None,
-    particles: _Particles | None,
-    rows: Sequence[_Row],
+    particles: ExportedParticles | None,
     optics: Sequence[OpticsGroup],
 ) -> Path | None:
     """Write class2d/; returns the path of the sheet of averages."""
@@ -298,9 +242,8 @@ def _export_classes(
     sheet = tree.output / tree.link(classes.sheet, "class2d/classes.png") if classes.sheet else None
     write_star(tree.output / "class2d" / "classes.star", {"model_classes": classes_table(classes, stack)})
     if particles is not None and classes.assignments:
-        assigned = read_assignments(tree.find(classes.assignments))
-        box = next(row.result.particle_box_px for row in rows if row.result.particle_count)
-        write_star(tree.output / "class2d" / "particles.star", _assigned_star(particles, assigned, optics, box))
+        assigned = read_pose_table(tree.find(classes.assignments), ASSIGNMENT_DTYPE)
+        write_star(tree.output / "class2d" / "particles.star", posed_particles_star(particles, assigned, optics))
     return sheet
 
 
@@ -317,48 +260,3 @@ def classes_table(classes: ClassAverages, stack: str) -> dict[str, Any]:
         "frazilParticleCount": np.array([one.particle_count for one in classes.classes], dtype=np.int64),
         "frazilEffectiveClasses": np.array([one.effective_classes for one in classes.classes], dtype=np.float64),
     }
-
-
-def read_assignments(path: Path) -> npt.NDArray[Any]:
-    """Read a table of `ASSIGNMENT_DTYPE`. Raises FrazilError when it is none."""
-    try:
-        table: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise FrazilError("ASSIGNMENTS_CORRUPT", f"{path} is not a table of class assignments.") from error
-    if table.dtype.names is None or not set(ASSIGNMENT_DTYPE.names or ()) <= set(table.dtype.names):
-        raise FrazilError("ASSIGNMENTS_CORRUPT", f"{path} was written with other columns: classify again.")
-    return table
-
-
-def _assigned_star(
-    particles: _Particles, assigned: npt.NDArray[Any], optics: Sequence[OpticsGroup], box_size_px: int
-) -> dict[str, Block]:
-    """Return the STAR tables of the particles that have a class, in the order of particles.star."""
-    _, ours, theirs = np.intersect1d(particles.table["uid"], assigned["uid"], return_indices=True)
-    order = np.argsort(ours)
-    ours, found = ours[order], assigned[theirs[order]]
-    source = ParticleSource(
-        image_names=[particles.source.image_names[index] for index in ours],
-        micrograph_names=[particles.source.micrograph_names[index] for index in ours],
-        optics_groups=None if particles.source.optics_groups is None else particles.source.optics_groups[ours],
-    )
-    zeros = np.zeros(len(ours), dtype=np.float32)
-    poses = Poses(
-        rot_degrees=zeros,
-        tilt_degrees=zeros,
-        psi_degrees=found["psi_degrees"],
-        origin_x_angstrom=found["origin_x_angstrom"],
-        origin_y_angstrom=found["origin_y_angstrom"],
-    )
-    blocks = particles_star(
-        particles.table[ours], source, optics, box_size_px=box_size_px, poses=poses, class_numbers=found["class_number"]
-    )
-    columns = cast("dict[str, Column]", blocks["particles"])
-    columns["rlnMaxValueProbDistribution"] = found["probability"]
-    return blocks
-
-
-# ------------------------------------------------------------------------------------------------------------- small
-def _copy(source: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)

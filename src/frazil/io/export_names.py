@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 # What an export writes into its folder.
-FOLDERS = ("micrographs", "thumbnails", "motion", "picks", "particles", "class2d")
+FOLDERS = ("micrographs", "thumbnails", "motion", "picks", "particles", "class2d", "refine3d", "abinitio")
 TABLES = ("micrographs.star", "particles.star", "particles.cs", "exposures.csv", "session.json", "report.html")
 
 _UNSAFE = re.compile(r"[^\w.+-]+")

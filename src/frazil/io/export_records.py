@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from frazil import __version__
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult, MovieFile, MovieMetadata
-from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
+from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages, Volume
 from frazil.api.session.v1.session_pb2 import Session
 
 
@@ -28,6 +28,8 @@ class SessionSnapshot:
     session: Session
     exposures: Sequence[Exposure]  # by number
     classes: ClassAverages | None = None
+    refined: Volume | None = None
+    ab_initio: Volume | None = None
     devices: Sequence[str] = ()
 
 
@@ -73,6 +75,8 @@ def session_record(snapshot: SessionSnapshot) -> dict[str, Any]:
         "stage_seconds": stage_seconds(snapshot.exposures),
         "failures": {one.file.relative_path: one.failure for one in snapshot.exposures if one.failure},
         "classes": None if snapshot.classes is None else plain(snapshot.classes),
+        "refined": None if snapshot.refined is None else plain(snapshot.refined),
+        "ab_initio": None if snapshot.ab_initio is None else plain(snapshot.ab_initio),
     }
 
 

@@ -43,6 +43,21 @@ ASSIGNMENT_DTYPE = np.dtype(
 )
 """Where particles belong in a 2D classification; classes are numbered from 1."""
 
+POSE_DTYPE = np.dtype(
+    [
+        ("uid", "<u8"),
+        ("half_set", "u1"),
+        ("rot_degrees", "<f4"),
+        ("tilt_degrees", "<f4"),
+        ("psi_degrees", "<f4"),
+        ("origin_x_angstrom", "<f4"),
+        ("origin_y_angstrom", "<f4"),
+        ("probability", "<f4"),
+        ("log_likelihood", "<f4"),
+    ]
+)
+"""How particles are turned and where they sit in a 3D refinement."""
+
 STACK_NAME, TABLE_NAME = "particles.mrcs", "particles.npy"
 
 

@@ -59,6 +59,7 @@ class JobType:
     cpu_memory_min_mib: int  # on a CPU slot
     title: str
     starts_with_session: bool = False  # of a streaming job: it is queued with its session; else when somebody starts it
+    starts_from_volume: bool = False  # of a streaming job: it is queued with a session that names its initial volume
     parameters: tuple[Parameter, ...] = ()  # of an auxiliary job
     time_limit_seconds: float = 7200.0  # from the start of its worker to its end; a job that is held until paused has none
     stall_limit_seconds: float = 1800.0  # without a word of progress, then its worker starts anew

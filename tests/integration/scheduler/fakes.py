@@ -102,14 +102,14 @@ class Client:
         request = event_pb2.WatchEventsRequest(after_sequence=after, session=session, until_now=True)
         return [event async for reply in self.events.WatchEvents(request) for event in reply.events]
 
-    async def until(self, session: str, state: str) -> session_pb2.Session:
+    async def until(self, session: str, state: str, *, seconds: float = WAIT_SECONDS) -> session_pb2.Session:
         """Follow the events until a session is in a state."""
         number = session_pb2.Session.State.Value(f"STATE_{state}")
         head = (await self.history())[-1].sequence
         now = await self.get(session)
         if now.state == number:
             return now
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(seconds):
             call = self.events.WatchEvents(event_pb2.WatchEventsRequest(session=session, after_sequence=head))
             async for reply in call:
                 for event in reply.events:

@@ -59,15 +59,22 @@ class NoGpu:
         return []
 
 
-@asynccontextmanager
-async def agent(address: str, folder: Path, *, incarnation: str) -> AsyncIterator[None]:
-    """Run an agent with two CPU slots and the toy as its preprocessing program."""
+def toy(folder: Path) -> Path:
+    """Write the toy as a program."""
     program = folder / "frazil-preprocess"
     program.write_text(TOY.format(python=sys.executable))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+@asynccontextmanager
+async def agent(
+    address: str, folder: Path, *, incarnation: str, programs: dict[str, Path] | None = None
+) -> AsyncIterator[None]:
+    """Run an agent with two CPU slots and these programs: the toy for preprocessing, unless said otherwise."""
+    programs = programs or {"frazil-preprocess": toy(folder)}
     locks = LockFolder(folder / "locks")
     slots = inventory.cpu_slots("node", cores=2, memory_mib=8192, count=2)
-    programs = {"frazil-preprocess": program}
     launch = Launch(scheduler_address=address, threads=1, boot_id="boot", programs=programs, log_folder=folder / "logs")
     node = Node(
         node_id="node", boot_id="boot", incarnation=incarnation, slots=slots, programs=tuple(programs), baselines_mib={}

@@ -29,6 +29,7 @@ class FakeScheduler:
         self.sessions: dict[str, Any] = {}
         self.exposures: dict[str, list[Any]] = {}
         self.classes: dict[str, Any] = {}
+        self.volumes: dict[str, Any] = {}
         self.nodes: list[Any] = []
         self.lanes = [scheduler_pb2.Lane(name="default", backend="node")]
         self.jobs: list[Any] = []
@@ -245,6 +246,12 @@ class _Reconstruction(_Servicer, reconstruction_pb2_grpc.ReconstructionServiceSe
         if session.session_id not in self.ledger.classes:
             raise FrazilError("CLASSES_NOT_FOUND", "There are no classes yet.", kind=ErrorKind.NOT_FOUND)
         return self.ledger.classes[session.session_id]
+
+    async def GetVolume(self, request: Any, context: Any) -> Any:
+        session = self.ledger.find(request.session)
+        if session.session_id not in self.ledger.volumes:
+            raise FrazilError("VOLUME_MISSING", "There is no volume yet.", kind=ErrorKind.NOT_FOUND)
+        return self.ledger.volumes[session.session_id]
 
 
 class _Resources(_Servicer, scheduler_pb2_grpc.SchedulerServiceServicer):

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from frazil.api.reconstruction.v1.reconstruction_pb2 import Volume
 from integration.web.fake_scheduler import FakeScheduler
 from integration.web.fake_session import HEIGHT_PX, WIDTH_PX, Microscope
 
@@ -121,3 +122,19 @@ async def test_a_sheet_is_served_for_its_revision_only(client: httpx.AsyncClient
     assert (await client.get(f"{path}/1/sheet.png")).status_code == 404
     assert (await client.get(f"{path}/2/sheet.png")).status_code == 200
     assert (await client.get(f"{path}/x/sheet.png")).status_code == 400
+
+
+async def test_slices_of_the_newest_volume_are_served(client: httpx.AsyncClient, ledger: FakeScheduler) -> None:
+    session = await ledger.add_session("grid7")
+    folder = ledger.data_dir / "grid7" / "refine3d"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nslices")
+    volume = Volume(session_id=session.session_id, revision=3, kind=Volume.KIND_REFINEMENT, sheet="refine3d/1.png")
+    volume.history.add(particle_count=100, resolution_angstrom=12.0)
+    ledger.volumes[session.session_id] = volume
+    shown = (await client.get("/api/sessions/grid7/snapshot")).json()["volume"]
+    assert (shown["kind"], shown["resolution_angstrom"], shown["fsc"]) == ("refinement", None, None)
+    assert shown["history"] == [{"particle_count": 100, "resolution_angstrom": 12.0}]
+    path = f"/api/sessions/{session.session_id}/volumes"
+    assert (await client.get(f"{path}/3/sheet.png")).content.endswith(b"slices")
+    assert (await client.get(f"{path}/2/sheet.png")).status_code == 404

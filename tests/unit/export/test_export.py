@@ -15,9 +15,14 @@ import numpy as np
 import pytest
 import starfile
 
-from frazil.io.export import export_session, link_or_copy
+from frazil.api.reconstruction.v1.reconstruction_pb2 import FscCurves, Volume
+from frazil.io.export import export_session
 from frazil.io.export_names import flat_names
+from frazil.io.export_tree import link_or_copy
+from frazil.io.mrc import write_mrc
+from frazil.io.particles import POSE_DTYPE
 from frazil.model.errors import FrazilError
+from unit.export.conftest import table_of
 
 
 def test_micrographs_star_has_one_row_per_result_and_files_behind_it(fake: Any, tmp_path: Path) -> None:
@@ -95,6 +100,48 @@ def test_classes_join_assignments_by_uid(fake: Any, tmp_path: Path) -> None:
     assert list(particles["rlnOriginYAngst"]) == [-3, -4, -1, -2]
     assert exported.class_sheet == out / "class2d" / "classes.png"
     assert exported.class_sheet.is_file()
+
+
+def test_a_refined_volume_is_written_as_relion_reads_it(fake: Any, tmp_path: Path) -> None:
+    names = ("volume", "sharpened", "half1", "half2", "mask")
+    volume = Volume(box_px=4, pixel_size_angstrom=2.0, resolution_angstrom=5.0, b_factor_angstrom2=80.0, poses="refine3d/1.npy")
+    volume.fsc.CopyFrom(
+        FscCurves(unmasked=[1, 0.5, 0.1], masked=[1, 0.8, 0.2], randomised=[1, 0.1, 0.0], corrected=[1, 0.75, 0.2])
+    )
+    (fake.folder / "refine3d").mkdir()
+    for index, name in enumerate(names):
+        setattr(volume, name, f"refine3d/1.{name}.mrc")
+        write_mrc(fake.folder / "refine3d" / f"1.{name}.mrc", np.full((4, 4, 4), index, np.float32), 2.0)
+    known = np.concatenate([table_of(3), table_of(1)])  # in another order than the export's, one is not refined yet
+    poses = np.zeros(len(known) - 1, dtype=POSE_DTYPE)
+    poses["uid"], poses["half_set"] = known["uid"][:-1], known["half_set"][:-1]
+    poses["rot_degrees"], poses["tilt_degrees"], poses["psi_degrees"] = [1, 2, 3, 4], [11, 12, 13, 14], [21, 22, 23, 24]
+    poses["origin_x_angstrom"], poses["origin_y_angstrom"] = [5, 6, 7, 8], [-5, -6, -7, -8]
+    np.save(fake.folder / "refine3d" / "1.npy", poses)
+    out = tmp_path / "out"
+    export_session(dataclasses.replace(fake.snapshot, refined=volume), out)
+    for index, name in enumerate(names):
+        with mrcfile.open(out / "refine3d" / f"{name}.mrc") as file:
+            assert file.is_volume()
+            assert file.data.max() == index
+    curves = starfile.read(out / "refine3d" / "fsc.star", always_dict=True)
+    assert list(curves["fsc"]["rlnResolution"]) == [0, 0.125, 0.25]
+    assert list(curves["fsc"]["rlnAngstromResolution"]) == [999, 8, 4]
+    assert list(curves["fsc"]["rlnFourierShellCorrelationCorrected"]) == [1, 0.75, 0.2]
+    particles = starfile.read(out / "refine3d" / "particles.star")["particles"]
+    assert list(particles["rlnImageName"]) == [
+        "000001@particles/a_movie.mrcs",
+        "000002@particles/a_movie.mrcs",
+        "000001@particles/b.mrcs",
+        "000002@particles/b.mrcs",
+    ]
+    assert list(particles["rlnAngleRot"]) == [3, 4, 1, 2]
+    assert list(particles["rlnAngleTilt"]) == [13, 14, 11, 12]
+    assert list(particles["rlnAnglePsi"]) == [23, 24, 21, 22]
+    assert list(particles["rlnOriginYAngst"]) == [-7, -8, -5, -6]
+    assert list(particles["rlnRandomSubset"]) == [*table_of(1)["half_set"][:2], *table_of(3)["half_set"]]
+    assert "rlnClassNumber" not in particles
+    assert not (out / "abinitio").exists()
 
 
 def test_exposures_csv_has_every_movie_and_why(fake: Any, tmp_path: Path) -> None:

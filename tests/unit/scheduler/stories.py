@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from frazil.api.event.v1 import event_pb2
+from frazil.api.reconstruction.v1.reconstruction_pb2 import Volume
+from frazil.api.worker.v1 import worker_pb2
+from frazil_scheduler.domain import workers
 from frazil_scheduler.ledger import tables
 from model.world import World
 
@@ -28,3 +31,11 @@ def up(world: World, *, until: str = "preprocess", slots: int = 1) -> str:
 def notices(world: World) -> list[str]:
     events = [event_pb2.Event.FromString(row["body"]) for row in world.rows(tables.event)]
     return [event.notice.sentence for event in events if event.kind == "notice"]
+
+
+def publish_volume(
+    world: World, token: worker_pb2.LeaseToken, number: int, kind: Volume.Kind.ValueType = Volume.KIND_REFINEMENT
+) -> worker_pb2.PublishVolumeResponse:
+    volume = Volume(kind=kind, volume=f"{kind}/{number}.mrc", sheet=f"{kind}/{number}.png")
+    request = worker_pb2.PublishVolumeRequest(request_id=world.request_id(), lease=token, volume=volume)
+    return world.store.transact(lambda tx: workers.publish_volume(tx, request))

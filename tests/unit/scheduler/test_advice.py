@@ -42,8 +42,9 @@ def waits(found: session_pb2.ComputeAdvice) -> list[str]:
         (2, 2, 1, "its other jobs hold all 2 slots.", {"preprocessing_workers": 1}),
         (3, 1, 0, "1 slot stays free", None),
         (3, 3, 1, "its other jobs hold all 3 slots.", {"preprocessing_workers": 1}),
-        (4, 1, 0, "1 more preprocessing worker could run.", {"preprocessing_workers": 2}),
-        (8, 1, 0, "5 more preprocessing workers could run.", {"preprocessing_workers": 6}),
+        (4, 1, 0, "2 slots stay free", None),  # one for 3D refinement, one for auxiliary jobs
+        (5, 1, 0, "1 more preprocessing worker could run.", {"preprocessing_workers": 2}),
+        (8, 1, 0, "4 more preprocessing workers could run.", {"preprocessing_workers": 5}),
         (8, 6, 0, "1 slot stays free", None),
     ],
 )  # fmt: skip

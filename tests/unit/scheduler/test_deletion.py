@@ -10,10 +10,10 @@ from frazil.model.errors import FrazilError
 from frazil_scheduler.domain import deletion, gpus, sessions
 from frazil_scheduler.ledger import tables
 from model.world import World
-from unit.scheduler.stories import session
+from unit.scheduler.stories import publish_volume, session
 from unit.scheduler.test_compute import begin, end_draining
 
-SESSIONS_OWN = ("session", "exposure", "attempt", "particle_block", "job", "lease", "checkpoint", "class_averages")
+SESSIONS_OWN = ("session", "exposure", "attempt", "particle_block", "job", "lease", "checkpoint", "class_averages", "volume")
 
 
 def worked(world: World) -> str:
@@ -24,6 +24,7 @@ def worked(world: World) -> str:
         world.claim(world.worker_of("preprocess"), 1)
         world.commit(world.worker_of("preprocess"))
     world.checkpoint(world.worker_of("class2d_streaming"))
+    publish_volume(world, world.worker_of("class2d_streaming").token, 1)
     world.change(session_id, "pause")
     end_draining(world)
     return session_id

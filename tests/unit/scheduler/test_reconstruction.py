@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from frazil import jobs as declarations
 from frazil.api.reconstruction.v1 import reconstruction_pb2
+from frazil.api.reconstruction.v1.reconstruction_pb2 import Volume
+from frazil.api.session.v1.session_pb2 import ComputeResources, SessionParameters
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
-from frazil_scheduler.domain import reconstruction, workers
+from frazil_scheduler.domain import jobs, reconstruction, volumes, workers
 from frazil_scheduler.ledger import tables
 from model.world import World
-from unit.scheduler.stories import session, up
+from unit.scheduler.stories import publish_volume, session, up
+
+CLASSES, REFINE = "class2d_streaming", "refine3d_streaming"
 
 
 def checkpoint(world: World, token: worker_pb2.LeaseToken, number: int, cursor: int) -> list[str]:
@@ -75,3 +80,72 @@ def test_a_path_out_of_the_session_folder_is_refused(world: World, path: str) ->
     with pytest.raises(FrazilError) as caught:
         world.store.transact(lambda tx: workers.publish(tx, request))
     assert caught.value.reason == "PATH_INVALID"
+
+
+def test_the_last_two_volumes_of_each_kind_are_kept(world: World) -> None:
+    session_id = up(world, until="", slots=2)
+    token = world.worker_of("class2d_streaming").token
+    for number in (1, 2, 3):
+        reply = publish_volume(world, token, number)
+    assert (reply.revision, list(reply.expired_paths)) == (3, ["1/1.mrc", "1/1.png"])
+    reply = publish_volume(world, token, 4, Volume.KIND_AB_INITIO)
+    assert (reply.revision, list(reply.expired_paths)) == (4, [])
+    newest = [world.store.read(lambda tx, kind=kind: volumes.newest(tx, session_id, kind)) for kind in (0, 1, 2)]
+    assert [volume.revision for volume in newest if volume is not None] == [4, 3, 4]
+    assert newest[0] is not None
+    assert newest[0].session_id == session_id
+
+
+def test_a_volume_out_of_the_session_folder_is_refused(world: World) -> None:
+    up(world, until="", slots=2)
+    token = world.worker_of("class2d_streaming").token
+    request = worker_pb2.PublishVolumeRequest(request_id="v", lease=token)
+    request.volume.classes.add().volume = "../other.mrc"
+    with pytest.raises(FrazilError) as caught:
+        world.store.transact(lambda tx: workers.publish_volume(tx, request))
+    assert caught.value.reason == "PATH_INVALID"
+
+
+def test_refinement_starts_on_request_from_the_newest_ab_initio_volume(world: World) -> None:
+    session_id = up(world, until="", slots=3)
+    with pytest.raises(FrazilError, match="frazil job submit s abinitio") as caught:
+        world.stream(session_id, "refine3d_streaming", start=True)
+    assert caught.value.reason == "VOLUME_MISSING"
+    with pytest.raises(FrazilError, match="needs a volume"):
+        world.switch(session_id, preprocess=1, refine3d_streaming=1)
+    token = world.worker_of("class2d_streaming").token
+    for number in (1, 2):
+        publish_volume(world, token, number, Volume.KIND_AB_INITIO)
+    world.stream(session_id, "refine3d_streaming", start=True)
+    world.settle("node")
+    token = world.worker_of("refine3d_streaming").token
+    reply = world.store.read(lambda tx: workers.attach(tx, worker_pb2.AttachRequest(lease=token)))
+    assert reply.start_volume == "2/2.mrc"
+
+
+@pytest.mark.parametrize(
+    ("until", "path", "streams", "at_start"),
+    [
+        ("", "", {CLASSES, REFINE}, {CLASSES}),
+        ("", "/maps/start.mrc", {CLASSES, REFINE}, {CLASSES, REFINE}),
+        (
+            "refine3d",
+            "/maps/start.mrc",
+            {CLASSES, REFINE},
+            {CLASSES, REFINE},
+        ),
+        ("class2d", "/maps/start.mrc", {CLASSES}, {CLASSES}),
+        ("preprocess", "/maps/start.mrc", set(), set()),
+    ],
+)
+def test_which_streaming_jobs_a_session_has(until: str, path: str, streams: set[str], at_start: set[str]) -> None:
+    parameters = SessionParameters(until=until, initial_volume_path=path)
+    assert set(jobs.streaming_of(parameters)) == streams
+    assert set(jobs.streaming_at_start(parameters, ComputeResources())) == at_start
+
+
+@pytest.mark.parametrize(("box", "gigabytes"), [(0, 11), (128, 11), (400, 23), (512, 43)])
+def test_refinement_asks_for_more_memory_with_its_box(box: int, gigabytes: int) -> None:
+    parameters = SessionParameters(box_size_px=512, output_box_px=box) if box else SessionParameters()
+    asked = declarations.load("refine3d_streaming").gpu_memory_min_mib(jobs.workload_of(parameters))
+    assert asked * 1024**2 / 1e9 == pytest.approx(gigabytes, abs=1)

@@ -73,7 +73,7 @@ def test_good_parameters(values: dict[str, object]) -> None:
         ({"eer_upsampling": 3}, "1, 2 or 4"),
         ({"load_crop": 8}, "1, 2 or 4"),
         ({"dose_per_frame_e_per_angstrom2": 1.0, "total_dose_e_per_angstrom2": 40.0}, "either the total dose or"),
-        ({"until": "refine3d"}, "preprocess, class2d or empty"),
+        ({"until": "class3d"}, "preprocess, class2d, refine3d or empty"),
         ({"box_size_px": 255}, "must be even"),
         ({"output_box_px": 8}, "16 to 4096"),
         ({"box_size_px": 128, "output_box_px": 256}, "larger than box_size_px"),

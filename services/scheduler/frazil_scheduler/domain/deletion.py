@@ -147,7 +147,8 @@ def forget_some(tx: Transaction, session_id: str) -> bool:
         for table in (tables.checkpoint, tables.lease, tables.job):
             tx.run(delete(table).where(table.c.job_id.in_(job_ids)))
         return False
-    tx.run(delete(tables.class_averages).where(tables.class_averages.c.session_id == session_id))
+    for table in (tables.class_averages, tables.volume):
+        tx.run(delete(table).where(table.c.session_id == session_id))
     tx.emit("session_deleted", session_id, session=records.session_record(sessions.require(tx, session_id)))
     tx.run(delete(tables.session).where(_session.session_id == session_id))
     tx.topics |= {f"session:{session_id}", "sessions"}

@@ -37,14 +37,17 @@ def streaming_of(parameters: session_pb2.SessionParameters) -> list[str]:
     """Return the streaming job types that a session may have; `until` names its last stage."""
     if parameters.until == "preprocess":
         return []
-    return [name for name in streaming_types() if not parameters.until or declarations.load(name).starts_with_session]
+    all_of_them = parameters.until != "class2d"
+    return [name for name in streaming_types() if all_of_them or declarations.load(name).starts_with_session]
 
 
 def streaming_at_start(parameters: session_pb2.SessionParameters, compute: session_pb2.ComputeResources) -> list[str]:
     """Return the streaming job types that are queued with a session."""
     if compute.streaming_start == session_pb2.ComputeResources.STREAMING_START_ON_REQUEST:
         return []
-    return [name for name in streaming_of(parameters) if declarations.load(name).starts_with_session]
+    declared = {name: declarations.load(name) for name in streaming_of(parameters)}
+    has_volume = bool(parameters.initial_volume_path)
+    return [name for name, job in declared.items() if job.starts_with_session or (job.starts_from_volume and has_volume)]
 
 
 def streams(row: RowMapping) -> bool:

@@ -58,6 +58,7 @@ REASON_MAX_CHARACTERS = 2000
 REQUESTS_KEPT = 200_000
 CHECKPOINTS_KEPT = 3
 CLASS_AVERAGES_KEPT = 2
+VOLUMES_KEPT = 2  # of each kind
 
 # Clusters. A lane's own `list_seconds` is the unit of what depends on its lists.
 CLUSTER_DECIDE_SECONDS = 2.0  # between two decisions on what to ask for

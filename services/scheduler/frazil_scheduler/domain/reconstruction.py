@@ -31,7 +31,7 @@ def commit_checkpoint(
     Under one lease the number must grow and the cursor must not go back: else FrazilError CHECKPOINT_OUT_OF_ORDER. A new
     lease may have resumed from an older checkpoint, because newer ones were damaged: those it overtakes are dropped.
     """
-    _check_path(checkpoint.path)
+    check_path(checkpoint.path)
     known = checkpoints(tx, job["job_id"])
     mine = [row for row in known if row["epoch"] == job["epoch"]]
     if mine and (checkpoint.number <= mine[0]["number"] or checkpoint.cursor_sequence < mine[0]["cursor_sequence"]):
@@ -57,7 +57,7 @@ def commit_checkpoint(
         )
     )
     jobs.note_progress(tx, job)
-    _note_update(tx, job)
+    note_update(tx, job)
     kept = {checkpoint.path, *(row["path"] for row in older[: limits.CHECKPOINTS_KEPT - 1])}
     return worker_pb2.CommitCheckpointResponse(expired_paths=[row["path"] for row in expired if row["path"] not in kept])
 
@@ -67,7 +67,7 @@ def publish(
 ) -> worker_pb2.PublishClassAveragesResponse:
     """Publish class averages under the next revision; the last two revisions are kept."""
     for path in _paths(averages):
-        _check_path(path)
+        check_path(path)
     session_id = job["session_id"]
     revision: int = tx.scalar(select(_session.class_revision).where(_session.session_id == session_id)) + 1
     averages.session_id, averages.job_id, averages.revision = session_id, job["job_id"], revision
@@ -75,7 +75,7 @@ def publish(
     tx.run(insert(tables.class_averages).values(session_id=session_id, revision=revision, body=averages.SerializeToString()))
     values = {"class_revision": revision, "particles_classified": averages.particle_count, "changes": _session.changes + 1}
     tx.run(update(tables.session).where(_session.session_id == session_id).values(**values))
-    _note_update(tx, job)
+    note_update(tx, job)
     tx.emit("class_averages_published", session_id, class_averages=averages)
     jobs.note_progress(tx, job)
     return worker_pb2.PublishClassAveragesResponse(revision=revision, expired_paths=_expire(tx, session_id))
@@ -102,8 +102,15 @@ def attach(tx: Transaction, job: RowMapping, session: RowMapping) -> worker_pb2.
     )
 
 
-def _note_update(tx: Transaction, job: RowMapping) -> None:
+def note_update(tx: Transaction, job: RowMapping) -> None:
+    """Note when a job has last kept or shown what it found."""
     tx.run(update(tables.job).where(tables.job.c.job_id == job["job_id"]).values(updated_mono=tx.mono))
+
+
+def check_path(path: str) -> None:
+    """Refuse a path that could lead out of the session's folder: workers delete the paths they are told have expired."""
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise FrazilError("PATH_INVALID", f"{path!r} must be relative to the session's folder, without '..'.")
 
 
 def _expire(tx: Transaction, session_id: str) -> list[str]:
@@ -127,9 +134,3 @@ def _parse(row: RowMapping) -> reconstruction_pb2.ClassAverages:
 
 def _paths(averages: reconstruction_pb2.ClassAverages) -> tuple[str, ...]:
     return (averages.averages, averages.sheet, averages.assignments)
-
-
-def _check_path(path: str) -> None:
-    """Refuse a path that could lead out of the session's folder: workers delete the paths they are told have expired."""
-    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
-        raise FrazilError("PATH_INVALID", f"{path!r} must be relative to the session's folder, without '..'.")

@@ -6,7 +6,7 @@ from sqlalchemy import RowMapping
 
 from frazil.api.session.v1 import session_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import compute, jobs, queue, sessions, switching
+from frazil_scheduler.domain import compute, jobs, queue, sessions, switching, volumes
 from frazil_scheduler.domain.stopping import requeue, stop
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -16,9 +16,11 @@ STOPPED = "Stopped by a person; started again, it goes on where it ended."
 def start_job(tx: Transaction, lanes: queue.Lanes, row: RowMapping, job_type: str) -> RowMapping:
     """Let a streaming job enter the queue; in a session that is paused, from its start on.
 
-    Raises FrazilError for a job type that does not stream in this session, and when no slot of its lane could ever serve it.
+    Raises FrazilError for a job type that does not stream in this session, for a refinement without a volume to start from, and
+    when no slot of its lane could ever serve it.
     """
     _require(row, job_type)
+    volumes.require_start(tx, row, job_type)
     compute.set_streaming(tx, row, [*compute.streaming(row), job_type])
     row = sessions.require(tx, row["session_id"])
     if row["state"] != "PAUSED":

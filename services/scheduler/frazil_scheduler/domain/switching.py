@@ -16,7 +16,7 @@ from sqlalchemy import RowMapping, select, update
 
 from frazil.api.session.v1 import session_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import compute, jobs, queue, slots
+from frazil_scheduler.domain import compute, jobs, queue, slots, volumes
 from frazil_scheduler.domain.stopping import requeue, stop
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
@@ -139,6 +139,7 @@ def _check(tx: Transaction, row: RowMapping, wanted: Mapping[str, int]) -> None:
         if job_type != jobs.PREPROCESS and job_type not in allowed:
             known = ", ".join((jobs.PREPROCESS, *allowed))
             raise FrazilError("SWITCH_INVALID", f"{job_type!r} takes no part in a hand-over; what does is {known}.")
+        volumes.require_start(tx, row, job_type)
         most = 1 if job_type != jobs.PREPROCESS else _workers(tx, row)
         if not 0 <= count <= most:
             sentence = f"The plan names {count} × {jobs.title(job_type)}; the session has {most}."

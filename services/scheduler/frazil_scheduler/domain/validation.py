@@ -25,7 +25,7 @@ _SYMMETRY = re.compile(r"|[CD][1-9][0-9]{0,2}|T|O|I[1-4]?")  # RELION's names of
 GAIN_FLIPS = ("none", "x", "y")
 GAIN_SENSES = ("", "multiply", "divide")
 EER_FRACTIONS_MAX = 1000
-UNTIL = ("", "preprocess", "class2d")
+UNTIL = ("", "preprocess", "class2d", "refine3d")
 WORKERS_MAX = 256
 
 
@@ -67,7 +67,7 @@ def check_parameters(parameters: session_pb2.SessionParameters, *, complete: boo
         _fail("GAIN_ROTATE_INVALID", f"gain_rotate is {parameters.gain_rotate}; it counts quarter turns, 0 to 3.")
     _check_reading(parameters)
     if parameters.until not in UNTIL:
-        _fail("UNTIL_INVALID", f"until is {parameters.until!r}; it must be preprocess, class2d or empty.")
+        _fail("UNTIL_INVALID", f"until is {parameters.until!r}; it must be preprocess, class2d, refine3d or empty.")
     read_camera(parameters.camera)
     if not _SYMMETRY.fullmatch(parameters.symmetry.strip().upper()):
         _fail("SYMMETRY_INVALID", f"symmetry is {parameters.symmetry!r}; it must be a point group such as C1, D8, T, O or I.")
@@ -154,6 +154,8 @@ def check_paths(parameters: session_pb2.SessionParameters, session_folder: Path)
         _require_file("gain reference", _absolute("gain reference", "gain_path", parameters.gain_path))
     if parameters.defects_path:
         _require_file("defect file", _absolute("defect file", "defects_path", parameters.defects_path))
+    if parameters.initial_volume_path:
+        _require_file("initial volume", _absolute("initial volume", "initial_volume_path", parameters.initial_volume_path))
     if parameters.picker_templates_path:
         _require_file(
             "file of templates", _absolute("file of templates", "picker_templates_path", parameters.picker_templates_path)

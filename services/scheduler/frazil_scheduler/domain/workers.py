@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, update
 from frazil import jobs as declarations
 from frazil.api.worker.v1 import worker_pb2
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import attempts, blocks, jobs, leases, limits, reconstruction, sessions
+from frazil_scheduler.domain import attempts, blocks, jobs, leases, limits, reconstruction, sessions, volumes
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -19,7 +19,9 @@ _lease = tables.lease.c
 def attach(tx: Transaction, request: worker_pb2.AttachRequest) -> worker_pb2.AttachResponse:
     """Tell a worker what it is to do."""
     _, job = leases.current(tx, request.lease)
-    reply = reconstruction.attach(tx, job, sessions.require(tx, job["session_id"]))
+    session = sessions.require(tx, job["session_id"])
+    reply = reconstruction.attach(tx, job, session)
+    reply.start_volume = volumes.start_volume(tx, session)
     reply.parameters.update(json.loads(job["parameters"] or "{}"))
     return reply
 
@@ -133,6 +135,17 @@ def publish(tx: Transaction, request: worker_pb2.PublishClassAveragesRequest) ->
         return reconstruction.publish(tx, job, copy.class_averages)
 
     return tx.once(request, worker_pb2.PublishClassAveragesResponse, body)
+
+
+def publish_volume(tx: Transaction, request: worker_pb2.PublishVolumeRequest) -> worker_pb2.PublishVolumeResponse:
+    """Publish a volume."""
+
+    def body() -> worker_pb2.PublishVolumeResponse:
+        _, job = leases.current(tx, request.lease)
+        copy = worker_pb2.PublishVolumeRequest.FromString(request.SerializeToString())
+        return volumes.publish(tx, job, copy.volume)
+
+    return tx.once(request, worker_pb2.PublishVolumeResponse, body)
 
 
 def finish(tx: Transaction, request: worker_pb2.FinishJobRequest) -> worker_pb2.FinishJobResponse:

@@ -298,6 +298,16 @@ class_averages = Table(
     PrimaryKeyConstraint("session_id", "revision"),
 )
 
+volume = Table(
+    "volume",
+    metadata,
+    Column("session_id", String, ForeignKey("session.session_id"), nullable=False),
+    _count("revision"),
+    _count("kind"),
+    _bytes("body"),
+    PrimaryKeyConstraint("session_id", "revision"),
+)
+
 lane = Table(
     "lane",
     metadata,

@@ -1,4 +1,4 @@
-"""ReconstructionService: reads class averages and particle blocks."""
+"""ReconstructionService: reads class averages, volumes and particle blocks."""
 
 # ruff: noqa: ARG002 the signatures are gRPC's
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from frazil.api.reconstruction.v1 import reconstruction_pb2, reconstruction_pb2_grpc
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import blocks, reconstruction, sessions
+from frazil_scheduler.domain import blocks, reconstruction, sessions, volumes
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.ledger.records import block_record
 from frazil_scheduler.ledger.transaction import Transaction
@@ -32,6 +32,19 @@ class ReconstructionServicer(reconstruction_pb2_grpc.ReconstructionServiceServic
             if newest is None:
                 sentence = f"Session {session['name']} has no class averages yet."
                 raise FrazilError("CLASS_AVERAGES_MISSING", sentence, kind=ErrorKind.NOT_FOUND)
+            return newest
+
+        return await self._hub.store.look(body)
+
+    async def GetVolume(self, request: reconstruction_pb2.GetVolumeRequest, context: Any) -> reconstruction_pb2.Volume:
+        """Return a session's newest volume."""
+
+        def body(tx: Transaction) -> reconstruction_pb2.Volume:
+            session = sessions.require(tx, request.session)
+            newest = volumes.newest(tx, session["session_id"], request.kind)
+            if newest is None:
+                sentence = f"Session {session['name']} has no such volume yet."
+                raise FrazilError("VOLUME_MISSING", sentence, kind=ErrorKind.NOT_FOUND)
             return newest
 
         return await self._hub.store.look(body)

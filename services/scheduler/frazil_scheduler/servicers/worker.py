@@ -92,6 +92,10 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """Publish class averages."""
         return await self._hub.store.run(lambda tx: workers.publish(tx, request))
 
+    async def PublishVolume(self, request: worker_pb2.PublishVolumeRequest, context: Any) -> worker_pb2.PublishVolumeResponse:
+        """Publish a volume."""
+        return await self._hub.store.run(lambda tx: workers.publish_volume(tx, request))
+
     async def FinishJob(self, request: worker_pb2.FinishJobRequest, context: Any) -> worker_pb2.FinishJobResponse:
         """End the job."""
         return await self._hub.store.run(lambda tx: workers.finish(tx, request))

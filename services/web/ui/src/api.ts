@@ -10,6 +10,7 @@ import type {
   Node,
   Profile,
   Session,
+  Volume,
 } from "./records";
 
 /** A refusal or failure, as the server words it. */
@@ -42,6 +43,7 @@ export interface SessionSnapshot extends Resources {
   readonly session: Session;
   readonly exposures: ExposureTable;
   readonly classes: ClassAverages | null;
+  readonly volume: Volume | null;
 }
 
 export interface ExposureTable {
@@ -109,6 +111,9 @@ export const spectrumAddress = (exposure: Pick<ExposureSummary, "exposure_id" | 
 
 export const sheetAddress = (classes: ClassAverages): string =>
   `/api/sessions/${encodeURIComponent(classes.session_id)}/classes/${classes.revision}/sheet.png`;
+
+export const volumeSheetAddress = (volume: Volume): string =>
+  `/api/sessions/${encodeURIComponent(volume.session_id)}/volumes/${volume.revision}/sheet.png`;
 
 export const createSession = (session: NewSession, requestId: string): Promise<{ session: Session }> =>
   post("/api/sessions", { ...session, request_id: requestId });

@@ -40,6 +40,7 @@ describe("durations", () => {
 describe("names", () => {
   it("of jobs are words, also for those not known here", () => {
     expect(jobType("class2d_streaming")).toBe("Streaming 2D");
-    expect(jobType("refine3d_streaming")).toBe("Refine3d streaming");
+    expect(jobType("refine3d_streaming")).toBe("Streaming 3D");
+    expect(jobType("create_templates")).toBe("Create templates");
   });
 });

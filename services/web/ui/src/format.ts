@@ -61,7 +61,7 @@ export function memory(mebibytes: Maybe): string {
   return known(mebibytes) && mebibytes > 0 ? `${(mebibytes / 1024).toFixed(mebibytes < 10_240 ? 1 : 0)} GiB` : DASH;
 }
 
-const JOB_TYPES: Readonly<Record<string, string>> = { preprocess: "Preprocessing", class2d_streaming: "Streaming 2D" };
+const JOB_TYPES: Readonly<Record<string, string>> = { preprocess: "Preprocessing", class2d_streaming: "Streaming 2D", refine3d_streaming: "Streaming 3D" };
 
 /** A job type as people call it. */
 export function jobType(name: string): string {

@@ -6,6 +6,11 @@ export interface Alternation {
   readonly turn_minutes_min: number;
 }
 
+export interface AngularSpread {
+  readonly ratio: number | null;
+  readonly preferred: boolean;
+}
+
 export interface Blocker {
   readonly slot_key: string;
   readonly job_id: string;
@@ -133,6 +138,13 @@ export interface ExposureResult {
   readonly motion_sigma_px: number | null;
 }
 
+export interface FscCurves {
+  readonly unmasked: readonly (number | null)[];
+  readonly masked: readonly (number | null)[];
+  readonly randomised: readonly (number | null)[];
+  readonly corrected: readonly (number | null)[];
+}
+
 export interface GpuSlot {
   readonly slot_key: string;
   readonly node_id: string;
@@ -250,6 +262,11 @@ export interface Profile {
   readonly save_time: number | null;
 }
 
+export interface ResolutionPoint {
+  readonly particle_count: number;
+  readonly resolution_angstrom: number | null;
+}
+
 export interface ScanStatus {
   readonly sweeps: number;
   readonly files_seen: number;
@@ -319,6 +336,7 @@ export interface SessionParameters {
   readonly picker_angular_step_degrees: number | null;
   readonly camera: string;
   readonly symmetry: string;
+  readonly initial_volume_path: string;
   readonly eer_fractions: number;
   readonly eer_dose_per_fraction_e_per_angstrom2: number | null;
   readonly eer_upsampling: number;
@@ -334,6 +352,40 @@ export interface SlotSwitch {
   readonly asked_by: string;
   readonly sentence: string;
   readonly ask_time: number | null;
+}
+
+export interface Volume {
+  readonly session_id: string;
+  readonly job_id: string;
+  readonly revision: number;
+  readonly kind: "unspecified" | "refinement" | "ab_initio" | "unknown";
+  readonly particle_block_sequence: number;
+  readonly particle_count: number;
+  readonly box_px: number;
+  readonly pixel_size_angstrom: number | null;
+  readonly symmetry: string;
+  readonly resolution_angstrom: number | null;
+  readonly supported: boolean;
+  readonly fsc: FscCurves | null;
+  readonly b_factor_angstrom2: number | null;
+  readonly angular_spread: AngularSpread | null;
+  readonly history: readonly ResolutionPoint[];
+  readonly trend_b_factor_angstrom2: number | null;
+  readonly volume: string;
+  readonly sharpened: string;
+  readonly half1: string;
+  readonly half2: string;
+  readonly mask: string;
+  readonly sheet: string;
+  readonly poses: string;
+  readonly classes: readonly VolumeClass[];
+  readonly final: boolean;
+  readonly publish_time: number | null;
+}
+
+export interface VolumeClass {
+  readonly volume: string;
+  readonly fraction: number | null;
 }
 
 export interface ExposureSummary {

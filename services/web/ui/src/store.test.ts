@@ -29,6 +29,7 @@ function snapshot(sequence: number, numbers: readonly number[]): Action {
     jobs: [],
     exposures: { columns: COLUMNS, rows },
     classes: null,
+    volume: null,
   };
 }
 

@@ -1,6 +1,6 @@
 // What the page knows: a reducer over snapshots and events. Every event's body is a whole record, so applying one twice changes nothing.
 import { type ExposureTable, readExposures } from "./api";
-import type { ClassAverages, ExposureSummary, Job, Lane, Node, Notice, Session } from "./records";
+import type { ClassAverages, ExposureSummary, Job, Lane, Node, Notice, Session, Volume } from "./records";
 
 /** How the page is connected: to its service, and through it to the scheduler. */
 export type Connection = "connecting" | "live" | "outage" | "lost";
@@ -24,6 +24,8 @@ export interface State {
   /** Of the session shown, in order of number. */
   readonly exposures: readonly ExposureSummary[];
   readonly classes: ClassAverages | null;
+  /** The newest, refined or ab initio. */
+  readonly volume: Volume | null;
   /** Newest last. */
   readonly notices: readonly TimedNotice[];
 }
@@ -43,6 +45,7 @@ export type PageEvent = {
   | { readonly type: "session"; readonly record: Session }
   | { readonly type: "exposure"; readonly record: ExposureSummary }
   | { readonly type: "classes"; readonly record: ClassAverages }
+  | { readonly type: "volume"; readonly record: Volume }
   | { readonly type: "job"; readonly record: Job }
   | { readonly type: "node"; readonly record: Node }
   | { readonly type: "notice"; readonly record: Notice }
@@ -59,6 +62,7 @@ export type Action =
       readonly jobs: readonly Job[];
       readonly exposures: ExposureTable | null;
       readonly classes: ClassAverages | null;
+      readonly volume: Volume | null;
     }
   | { readonly type: "batch"; readonly sequence: number; readonly offset: number; readonly events: readonly PageEvent[] }
   | { readonly type: "alive"; readonly offset: number }
@@ -83,6 +87,7 @@ export const initialState: State = {
   jobs: [],
   exposures: [],
   classes: null,
+  volume: null,
   notices: [],
 };
 
@@ -102,6 +107,7 @@ export function reduce(state: State, action: Action): State {
         jobs: action.jobs,
         exposures: action.exposures === null ? [] : readExposures(action.exposures),
         classes: action.classes,
+        volume: action.volume,
         notices: [],
       };
     case "batch":
@@ -134,6 +140,7 @@ function applyEvents(state: State, events: readonly PageEvent[], sequence: numbe
   const notices: TimedNotice[] = [];
   const deleted = new Set<string>();
   let classes = state.classes;
+  let volume = state.volume;
   for (const event of fresh) {
     if (event.kind === "session_deleted") deleted.add(event.session_id);
     else if (event.type === "session") sessions.push(event.record);
@@ -141,6 +148,7 @@ function applyEvents(state: State, events: readonly PageEvent[], sequence: numbe
     else if (event.type === "job") jobs.push(event.record);
     else if (event.type === "exposure") exposures.push(event.record);
     else if (event.type === "notice") notices.push({ ...event.record, sequence: event.sequence, time: event.time });
+    else if (event.type === "volume") volume = event.record;
     else if (classes === null || event.record.revision >= classes.revision || event.record.job_id !== classes.job_id) {
       classes = event.record;
     }
@@ -149,6 +157,7 @@ function applyEvents(state: State, events: readonly PageEvent[], sequence: numbe
     ...state,
     sequence: Math.max(state.sequence, sequence),
     classes,
+    volume,
     sessions: upsert(state.sessions, sessions, (session) => session.session_id, true).filter(
       (session) => !deleted.has(session.session_id),
     ),

@@ -17,7 +17,7 @@ class Stream extends EventTarget {
   }
 }
 
-const SNAPSHOT = { time: 1000, session: { session_id: "s1" }, exposures: { columns: [], rows: [] }, classes: null, nodes: [], lanes: [], jobs: [] };
+const SNAPSHOT = { time: 1000, session: { session_id: "s1" }, exposures: { columns: [], rows: [] }, classes: null, volume: null, nodes: [], lanes: [], jobs: [] };
 
 let streams: Stream[];
 let answers: { status: number; body: unknown }[];

@@ -183,12 +183,13 @@ type Offset = (serverTime: number) => number;
 
 async function allSnapshot(offset: Offset): Promise<Action> {
   const { sequence, time, sessions, nodes, lanes, jobs } = await getSnapshot();
-  return { type: "snapshot", sequence, offset: offset(time), sessions, nodes, lanes, jobs, exposures: null, classes: null };
+  const nothing = { exposures: null, classes: null, volume: null };
+  return { type: "snapshot", sequence, offset: offset(time), sessions, nodes, lanes, jobs, ...nothing };
 }
 
 async function oneSnapshot(session: string, offset: Offset): Promise<Action> {
-  const { sequence, time, session: found, nodes, lanes, jobs, exposures, classes } = await getSessionSnapshot(session);
-  return { type: "snapshot", sequence, offset: offset(time), sessions: [found], nodes, lanes, jobs, exposures, classes };
+  const { sequence, time, session: found, ...shown } = await getSessionSnapshot(session);
+  return { type: "snapshot", sequence, offset: offset(time), sessions: [found], ...shown };
 }
 
 async function allSessions(offset: Offset): Promise<Action> {

@@ -131,6 +131,7 @@ const PROCESSING: readonly Field[] = [
     ],
   },
   { name: "symmetry", label: "Symmetry", kind: "text", placeholder: "C1" },
+  { name: "initial_volume_path", label: "Initial volume", kind: "text", placeholder: "from ab-initio" },
   {
     name: "until",
     label: "Stop after",
@@ -139,6 +140,7 @@ const PROCESSING: readonly Field[] = [
       ["", "the last stage"],
       ["preprocess", "preprocessing"],
       ["class2d", "2D classes"],
+      ["refine3d", "3D refinement"],
     ],
   },
 ];

@@ -13,6 +13,7 @@ import { ExposureDialog } from "./exposure";
 import { Alert, Dialog, Empty, Pill, ProgressBar, Stat } from "./parts";
 import { PlotsPanel } from "./plots";
 import { Strip } from "./strip";
+import { VolumePanel } from "./volume";
 
 export function SessionView({ state, openExposure }: { readonly state: State; readonly openExposure: string }): ReactNode {
   const [failedOnly, setFailedOnly] = useState(false);
@@ -43,6 +44,7 @@ export function SessionView({ state, openExposure }: { readonly state: State; re
       <div className="session-lower">
         <PlotsPanel exposures={slow} onOpen={open} />
         <ClassesPanel classes={state.classes} session={session} particles={counts.particles} />
+        {state.volume !== null && <VolumePanel volume={state.volume} />}
       </div>
       {opened !== undefined && (
         <ExposureDialog

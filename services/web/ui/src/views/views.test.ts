@@ -7,6 +7,16 @@ import { countJobs, handOver } from "./compute";
 import { trackPath } from "./exposure";
 import { profileTexts, readForm } from "./new_session";
 import { placeInBox } from "./picks";
+import { linePoints } from "./volume";
+
+describe("a curve", () => {
+  it("fills its box, upwards", () => {
+    expect(linePoints([[2, 0], [3, 0.5], [4, 1]], 0, 1)).toBe("0.00,40.00 50.00,20.00 100.00,0.00");
+  });
+  it("of one point or one height stays in it", () => {
+    expect(linePoints([[2, 5]], 5, 5)).toBe("0.00,40.00");
+  });
+});
 
 describe("addresses", () => {
   it("survive any session name", () => {

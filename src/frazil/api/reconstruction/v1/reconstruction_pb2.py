@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1frazil/api/reconstruction/v1/reconstruction.proto\x12\x1c\x66razil.api.reconstruction.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x03\n\rClassAverages\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x1f\n\x17particle_block_sequence\x18\x04 \x01(\x03\x12\x16\n\x0eparticle_count\x18\x05 \x01(\x03\x12\x0e\n\x06\x62ox_px\x18\x06 \x01(\x05\x12\x1b\n\x13pixel_size_angstrom\x18\x07 \x01(\x01\x12\x10\n\x08\x61verages\x18\x08 \x01(\t\x12\r\n\x05sheet\x18\t \x01(\t\x12\x15\n\rsheet_columns\x18\n \x01(\x05\x12\x15\n\rsheet_tile_px\x18\x0b \x01(\x05\x12\x13\n\x0b\x61ssignments\x18\x0c \x01(\t\x12;\n\x07\x63lasses\x18\r \x03(\x0b\x32*.frazil.api.reconstruction.v1.ClassAverage\x12\r\n\x05\x66inal\x18\x0e \x01(\x08\x12\x30\n\x0cpublish_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x0c\x43lassAverage\x12\x14\n\x0c\x63lass_number\x18\x01 \x01(\x05\x12\x16\n\x0eparticle_count\x18\x02 \x01(\x03\x12 \n\x13resolution_angstrom\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11\x65\x66\x66\x65\x63tive_classes\x18\x04 \x01(\x01\x12\x0c\n\x04junk\x18\x05 \x01(\x08\x42\x16\n\x14_resolution_angstrom\"\xbf\x02\n\rParticleBlock\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x13\n\x0b\x65xposure_id\x18\x03 \x01(\t\x12\x17\n\x0f\x65xposure_number\x18\x04 \x01(\x03\x12>\n\x04kind\x18\x05 \x01(\x0e\x32\x30.frazil.api.reconstruction.v1.ParticleBlock.Kind\x12\x16\n\x0eparticle_count\x18\x06 \x01(\x05\x12\x11\n\tparticles\x18\x07 \x01(\t\x12\x16\n\x0eparticle_table\x18\x08 \x01(\t\x12\x19\n\x11retracts_sequence\x18\t \x01(\x03\"<\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_ADD\x10\x01\x12\x10\n\x0cKIND_RETRACT\x10\x02\"*\n\x17GetClassAveragesRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"W\n\x19ListParticleBlocksRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"Y\n\x1aListParticleBlocksResponse\x12;\n\x06\x62locks\x18\x01 \x03(\x0b\x32+.frazil.api.reconstruction.v1.ParticleBlock2\x99\x02\n\x15ReconstructionService\x12v\n\x10GetClassAverages\x12\x35.frazil.api.reconstruction.v1.GetClassAveragesRequest\x1a+.frazil.api.reconstruction.v1.ClassAverages\x12\x87\x01\n\x12ListParticleBlocks\x12\x37.frazil.api.reconstruction.v1.ListParticleBlocksRequest\x1a\x38.frazil.api.reconstruction.v1.ListParticleBlocksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1frazil/api/reconstruction/v1/reconstruction.proto\x12\x1c\x66razil.api.reconstruction.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x03\n\rClassAverages\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x1f\n\x17particle_block_sequence\x18\x04 \x01(\x03\x12\x16\n\x0eparticle_count\x18\x05 \x01(\x03\x12\x0e\n\x06\x62ox_px\x18\x06 \x01(\x05\x12\x1b\n\x13pixel_size_angstrom\x18\x07 \x01(\x01\x12\x10\n\x08\x61verages\x18\x08 \x01(\t\x12\r\n\x05sheet\x18\t \x01(\t\x12\x15\n\rsheet_columns\x18\n \x01(\x05\x12\x15\n\rsheet_tile_px\x18\x0b \x01(\x05\x12\x13\n\x0b\x61ssignments\x18\x0c \x01(\t\x12;\n\x07\x63lasses\x18\r \x03(\x0b\x32*.frazil.api.reconstruction.v1.ClassAverage\x12\r\n\x05\x66inal\x18\x0e \x01(\x08\x12\x30\n\x0cpublish_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x0c\x43lassAverage\x12\x14\n\x0c\x63lass_number\x18\x01 \x01(\x05\x12\x16\n\x0eparticle_count\x18\x02 \x01(\x03\x12 \n\x13resolution_angstrom\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11\x65\x66\x66\x65\x63tive_classes\x18\x04 \x01(\x01\x12\x0c\n\x04junk\x18\x05 \x01(\x08\x42\x16\n\x14_resolution_angstrom\"\xa4\x07\n\x06Volume\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x37\n\x04kind\x18\x04 \x01(\x0e\x32).frazil.api.reconstruction.v1.Volume.Kind\x12\x1f\n\x17particle_block_sequence\x18\x05 \x01(\x03\x12\x16\n\x0eparticle_count\x18\x06 \x01(\x03\x12\x0e\n\x06\x62ox_px\x18\x07 \x01(\x05\x12\x1b\n\x13pixel_size_angstrom\x18\x08 \x01(\x01\x12\x10\n\x08symmetry\x18\t \x01(\t\x12 \n\x13resolution_angstrom\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tsupported\x18\x0b \x01(\x08\x12\x34\n\x03\x66sc\x18\x0c \x01(\x0b\x32\'.frazil.api.reconstruction.v1.FscCurves\x12\x1f\n\x12\x62_factor_angstrom2\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x43\n\x0e\x61ngular_spread\x18\x0e \x01(\x0b\x32+.frazil.api.reconstruction.v1.AngularSpread\x12>\n\x07history\x18\x0f \x03(\x0b\x32-.frazil.api.reconstruction.v1.ResolutionPoint\x12%\n\x18trend_b_factor_angstrom2\x18\x10 \x01(\x01H\x02\x88\x01\x01\x12\x0e\n\x06volume\x18\x11 \x01(\t\x12\x11\n\tsharpened\x18\x12 \x01(\t\x12\r\n\x05half1\x18\x13 \x01(\t\x12\r\n\x05half2\x18\x14 \x01(\t\x12\x0c\n\x04mask\x18\x15 \x01(\t\x12\r\n\x05sheet\x18\x16 \x01(\t\x12\r\n\x05poses\x18\x17 \x01(\t\x12:\n\x07\x63lasses\x18\x18 \x03(\x0b\x32).frazil.api.reconstruction.v1.VolumeClass\x12\r\n\x05\x66inal\x18\x19 \x01(\x08\x12\x30\n\x0cpublish_time\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_REFINEMENT\x10\x01\x12\x12\n\x0eKIND_AB_INITIO\x10\x02\x42\x16\n\x14_resolution_angstromB\x15\n\x13_b_factor_angstrom2B\x1b\n\x19_trend_b_factor_angstrom2\"T\n\tFscCurves\x12\x10\n\x08unmasked\x18\x01 \x03(\x01\x12\x0e\n\x06masked\x18\x02 \x03(\x01\x12\x12\n\nrandomised\x18\x03 \x03(\x01\x12\x11\n\tcorrected\x18\x04 \x03(\x01\"1\n\rAngularSpread\x12\r\n\x05ratio\x18\x01 \x01(\x01\x12\x11\n\tpreferred\x18\x02 \x01(\x08\"F\n\x0fResolutionPoint\x12\x16\n\x0eparticle_count\x18\x01 \x01(\x03\x12\x1b\n\x13resolution_angstrom\x18\x02 \x01(\x01\"/\n\x0bVolumeClass\x12\x0e\n\x06volume\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\"\xbf\x02\n\rParticleBlock\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x13\n\x0b\x65xposure_id\x18\x03 \x01(\t\x12\x17\n\x0f\x65xposure_number\x18\x04 \x01(\x03\x12>\n\x04kind\x18\x05 \x01(\x0e\x32\x30.frazil.api.reconstruction.v1.ParticleBlock.Kind\x12\x16\n\x0eparticle_count\x18\x06 \x01(\x05\x12\x11\n\tparticles\x18\x07 \x01(\t\x12\x16\n\x0eparticle_table\x18\x08 \x01(\t\x12\x19\n\x11retracts_sequence\x18\t \x01(\x03\"<\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_ADD\x10\x01\x12\x10\n\x0cKIND_RETRACT\x10\x02\"*\n\x17GetClassAveragesRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"\\\n\x10GetVolumeRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x37\n\x04kind\x18\x02 \x01(\x0e\x32).frazil.api.reconstruction.v1.Volume.Kind\"W\n\x19ListParticleBlocksRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"Y\n\x1aListParticleBlocksResponse\x12;\n\x06\x62locks\x18\x01 \x03(\x0b\x32+.frazil.api.reconstruction.v1.ParticleBlock2\xfc\x02\n\x15ReconstructionService\x12v\n\x10GetClassAverages\x12\x35.frazil.api.reconstruction.v1.GetClassAveragesRequest\x1a+.frazil.api.reconstruction.v1.ClassAverages\x12\x61\n\tGetVolume\x12..frazil.api.reconstruction.v1.GetVolumeRequest\x1a$.frazil.api.reconstruction.v1.Volume\x12\x87\x01\n\x12ListParticleBlocks\x12\x37.frazil.api.reconstruction.v1.ListParticleBlocksRequest\x1a\x38.frazil.api.reconstruction.v1.ListParticleBlocksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,16 +36,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSAVERAGES']._serialized_end=514
   _globals['_CLASSAVERAGE']._serialized_start=517
   _globals['_CLASSAVERAGE']._serialized_end=676
-  _globals['_PARTICLEBLOCK']._serialized_start=679
-  _globals['_PARTICLEBLOCK']._serialized_end=998
-  _globals['_PARTICLEBLOCK_KIND']._serialized_start=938
-  _globals['_PARTICLEBLOCK_KIND']._serialized_end=998
-  _globals['_GETCLASSAVERAGESREQUEST']._serialized_start=1000
-  _globals['_GETCLASSAVERAGESREQUEST']._serialized_end=1042
-  _globals['_LISTPARTICLEBLOCKSREQUEST']._serialized_start=1044
-  _globals['_LISTPARTICLEBLOCKSREQUEST']._serialized_end=1131
-  _globals['_LISTPARTICLEBLOCKSRESPONSE']._serialized_start=1133
-  _globals['_LISTPARTICLEBLOCKSRESPONSE']._serialized_end=1222
-  _globals['_RECONSTRUCTIONSERVICE']._serialized_start=1225
-  _globals['_RECONSTRUCTIONSERVICE']._serialized_end=1506
+  _globals['_VOLUME']._serialized_start=679
+  _globals['_VOLUME']._serialized_end=1611
+  _globals['_VOLUME_KIND']._serialized_start=1466
+  _globals['_VOLUME_KIND']._serialized_end=1535
+  _globals['_FSCCURVES']._serialized_start=1613
+  _globals['_FSCCURVES']._serialized_end=1697
+  _globals['_ANGULARSPREAD']._serialized_start=1699
+  _globals['_ANGULARSPREAD']._serialized_end=1748
+  _globals['_RESOLUTIONPOINT']._serialized_start=1750
+  _globals['_RESOLUTIONPOINT']._serialized_end=1820
+  _globals['_VOLUMECLASS']._serialized_start=1822
+  _globals['_VOLUMECLASS']._serialized_end=1869
+  _globals['_PARTICLEBLOCK']._serialized_start=1872
+  _globals['_PARTICLEBLOCK']._serialized_end=2191
+  _globals['_PARTICLEBLOCK_KIND']._serialized_start=2131
+  _globals['_PARTICLEBLOCK_KIND']._serialized_end=2191
+  _globals['_GETCLASSAVERAGESREQUEST']._serialized_start=2193
+  _globals['_GETCLASSAVERAGESREQUEST']._serialized_end=2235
+  _globals['_GETVOLUMEREQUEST']._serialized_start=2237
+  _globals['_GETVOLUMEREQUEST']._serialized_end=2329
+  _globals['_LISTPARTICLEBLOCKSREQUEST']._serialized_start=2331
+  _globals['_LISTPARTICLEBLOCKSREQUEST']._serialized_end=2418
+  _globals['_LISTPARTICLEBLOCKSRESPONSE']._serialized_start=2420
+  _globals['_LISTPARTICLEBLOCKSRESPONSE']._serialized_end=2509
+  _globals['_RECONSTRUCTIONSERVICE']._serialized_start=2512
+  _globals['_RECONSTRUCTIONSERVICE']._serialized_end=2892
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,11 @@ class ReconstructionServiceStub(object):
                 request_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.GetClassAveragesRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ClassAverages.FromString,
                 _registered_method=True)
+        self.GetVolume = channel.unary_unary(
+                '/frazil.api.reconstruction.v1.ReconstructionService/GetVolume',
+                request_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.GetVolumeRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.Volume.FromString,
+                _registered_method=True)
         self.ListParticleBlocks = channel.unary_unary(
                 '/frazil.api.reconstruction.v1.ReconstructionService/ListParticleBlocks',
                 request_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListParticleBlocksRequest.SerializeToString,
@@ -53,6 +58,13 @@ class ReconstructionServiceServicer(object):
 
     def GetClassAverages(self, request, context):
         """Returns the newest classification of a session; NOT_FOUND before the first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetVolume(self, request, context):
+        """Returns a session's newest volume; NOT_FOUND before the first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +84,11 @@ def add_ReconstructionServiceServicer_to_server(servicer, server):
                     servicer.GetClassAverages,
                     request_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.GetClassAveragesRequest.FromString,
                     response_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ClassAverages.SerializeToString,
+            ),
+            'GetVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVolume,
+                    request_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.GetVolumeRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.Volume.SerializeToString,
             ),
             'ListParticleBlocks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListParticleBlocks,
@@ -107,6 +124,33 @@ class ReconstructionService(object):
             '/frazil.api.reconstruction.v1.ReconstructionService/GetClassAverages',
             frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.GetClassAveragesRequest.SerializeToString,
             frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ClassAverages.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.reconstruction.v1.ReconstructionService/GetVolume',
+            frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.GetVolumeRequest.SerializeToString,
+            frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.Volume.FromString,
             options,
             channel_credentials,
             insecure,

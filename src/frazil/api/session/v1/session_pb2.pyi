@@ -196,6 +196,7 @@ class SessionParameters(google.protobuf.message.Message):
     PICKER_ANGULAR_STEP_DEGREES_FIELD_NUMBER: builtins.int
     CAMERA_FIELD_NUMBER: builtins.int
     SYMMETRY_FIELD_NUMBER: builtins.int
+    INITIAL_VOLUME_PATH_FIELD_NUMBER: builtins.int
     EER_FRACTIONS_FIELD_NUMBER: builtins.int
     EER_DOSE_PER_FRACTION_E_PER_ANGSTROM2_FIELD_NUMBER: builtins.int
     EER_UPSAMPLING_FIELD_NUMBER: builtins.int
@@ -242,7 +243,7 @@ class SessionParameters(google.protobuf.message.Message):
     seed: builtins.int
     """Seed of every random choice."""
     until: builtins.str
-    """Last stage to run: "preprocess" or "class2d"; empty means all."""
+    """Last stage to run: "preprocess", "class2d" or "refine3d"; empty means all."""
     picker: builtins.str
     """Picker by its name, e.g. "blob" or "template"; empty means "blob"."""
     picker_min_distance_diameters: builtins.float
@@ -267,6 +268,8 @@ class SessionParameters(google.protobuf.message.Message):
     """
     symmetry: builtins.str
     """Point group of the particle in RELION's notation, e.g. "C1", "D8"; empty means C1."""
+    initial_volume_path: builtins.str
+    """Volume that 3D refinement starts from: absolute path of a map (.mrc), density positive; empty means the newest ab-initio one."""
     eer_fractions: builtins.int
     """EER: number of frames that the raw frames are added up to; what is left over is dropped; 0 means 40."""
     eer_dose_per_fraction_e_per_angstrom2: builtins.float
@@ -320,6 +323,7 @@ class SessionParameters(google.protobuf.message.Message):
         picker_angular_step_degrees: builtins.float = ...,
         camera: builtins.str = ...,
         symmetry: builtins.str = ...,
+        initial_volume_path: builtins.str = ...,
         eer_fractions: builtins.int = ...,
         eer_dose_per_fraction_e_per_angstrom2: builtins.float | None = ...,
         eer_upsampling: builtins.int = ...,
@@ -329,7 +333,7 @@ class SessionParameters(google.protobuf.message.Message):
         load_crop: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_picker_power_max", b"_picker_power_max", "_picker_power_min", b"_picker_power_min", "_picker_score_min", b"_picker_score_min", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "picker_power_max", b"picker_power_max", "picker_power_min", b"picker_power_min", "picker_score_min", b"picker_score_min", "pixel_size_angstrom", b"pixel_size_angstrom", "spherical_aberration_mm", b"spherical_aberration_mm", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "voltage_kv", b"voltage_kv"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_picker_power_max", b"_picker_power_max", "_picker_power_min", b"_picker_power_min", "_picker_score_min", b"_picker_score_min", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "camera", b"camera", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "eer_fractions", b"eer_fractions", "eer_upsampling", b"eer_upsampling", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "gain_sense", b"gain_sense", "load_crop", b"load_crop", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "picker", b"picker", "picker_angular_step_degrees", b"picker_angular_step_degrees", "picker_lowpass_angstrom", b"picker_lowpass_angstrom", "picker_max_picks", b"picker_max_picks", "picker_min_distance_diameters", b"picker_min_distance_diameters", "picker_power_max", b"picker_power_max", "picker_power_min", b"picker_power_min", "picker_score_min", b"picker_score_min", "picker_shapes", b"picker_shapes", "picker_templates_path", b"picker_templates_path", "pixel_size_angstrom", b"pixel_size_angstrom", "read_bzip2", b"read_bzip2", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "symmetry", b"symmetry", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_picker_power_max", b"_picker_power_max", "_picker_power_min", b"_picker_power_min", "_picker_score_min", b"_picker_score_min", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "camera", b"camera", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "eer_fractions", b"eer_fractions", "eer_upsampling", b"eer_upsampling", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "gain_sense", b"gain_sense", "initial_volume_path", b"initial_volume_path", "load_crop", b"load_crop", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "picker", b"picker", "picker_angular_step_degrees", b"picker_angular_step_degrees", "picker_lowpass_angstrom", b"picker_lowpass_angstrom", "picker_max_picks", b"picker_max_picks", "picker_min_distance_diameters", b"picker_min_distance_diameters", "picker_power_max", b"picker_power_max", "picker_power_min", b"picker_power_min", "picker_score_min", b"picker_score_min", "picker_shapes", b"picker_shapes", "picker_templates_path", b"picker_templates_path", "pixel_size_angstrom", b"pixel_size_angstrom", "read_bzip2", b"read_bzip2", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "symmetry", b"symmetry", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_amplitude_contrast", b"_amplitude_contrast"]) -> typing.Literal["amplitude_contrast"] | None: ...
     @typing.overload

@@ -92,10 +92,13 @@ class AttachResponse(google.protobuf.message.Message):
     SESSION_FIELD_NUMBER: builtins.int
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     PARAMETERS_FIELD_NUMBER: builtins.int
+    START_VOLUME_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Job."""
     job_type: builtins.str
     """Name of the declaration in frazil.jobs."""
+    start_volume: builtins.str
+    """Volume to start from: absolute, or relative to the session's folder; empty when there is none."""
     @property
     def session(self) -> frazil.api.session.v1.session_pb2.Session:
         """The session, with parameters and folder."""
@@ -116,9 +119,10 @@ class AttachResponse(google.protobuf.message.Message):
         session: frazil.api.session.v1.session_pb2.Session | None = ...,
         checkpoints: collections.abc.Iterable[Global___Checkpoint] | None = ...,
         parameters: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        start_volume: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["session", b"session"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoints", b"checkpoints", "job_id", b"job_id", "job_type", b"job_type", "parameters", b"parameters", "session", b"session"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checkpoints", b"checkpoints", "job_id", b"job_id", "job_type", b"job_type", "parameters", b"parameters", "session", b"session", "start_volume", b"start_volume"]) -> None: ...
 
 Global___AttachResponse: typing_extensions.TypeAlias = AttachResponse
 
@@ -592,6 +596,61 @@ class PublishClassAveragesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["expired_paths", b"expired_paths", "revision", b"revision"]) -> None: ...
 
 Global___PublishClassAveragesResponse: typing_extensions.TypeAlias = PublishClassAveragesResponse
+
+@typing.final
+class PublishVolumeRequest(google.protobuf.message.Message):
+    """Publishes a volume."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
+    VOLUME_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    @property
+    def lease(self) -> Global___LeaseToken:
+        """Credential."""
+
+    @property
+    def volume(self) -> frazil.api.reconstruction.v1.reconstruction_pb2.Volume:
+        """The volume; session_id, job_id, revision and publish_time are set by the scheduler."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        lease: Global___LeaseToken | None = ...,
+        volume: frazil.api.reconstruction.v1.reconstruction_pb2.Volume | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease", "volume", b"volume"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "request_id", b"request_id", "volume", b"volume"]) -> None: ...
+
+Global___PublishVolumeRequest: typing_extensions.TypeAlias = PublishVolumeRequest
+
+@typing.final
+class PublishVolumeResponse(google.protobuf.message.Message):
+    """What was published."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: builtins.int
+    EXPIRED_PATHS_FIELD_NUMBER: builtins.int
+    revision: builtins.int
+    """Its revision."""
+    @property
+    def expired_paths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Files of older revisions that are no longer needed, relative to the session's folder."""
+
+    def __init__(
+        self,
+        *,
+        revision: builtins.int = ...,
+        expired_paths: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expired_paths", b"expired_paths", "revision", b"revision"]) -> None: ...
+
+Global___PublishVolumeResponse: typing_extensions.TypeAlias = PublishVolumeResponse
 
 @typing.final
 class FinishJobRequest(google.protobuf.message.Message):

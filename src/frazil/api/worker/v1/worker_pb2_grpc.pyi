@@ -153,6 +153,22 @@ _WorkerServicePublishClassAveragesType = typing_extensions.TypeVar(
     ],
 )
 
+_WorkerServicePublishVolumeType = typing_extensions.TypeVar(
+    '_WorkerServicePublishVolumeType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.PublishVolumeRequest,
+        frazil.api.worker.v1.worker_pb2.PublishVolumeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.PublishVolumeRequest,
+        frazil.api.worker.v1.worker_pb2.PublishVolumeResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.PublishVolumeRequest,
+        frazil.api.worker.v1.worker_pb2.PublishVolumeResponse,
+    ],
+)
+
 _WorkerServiceFinishJobType = typing_extensions.TypeVar(
     '_WorkerServiceFinishJobType',
     grpc.UnaryUnaryMultiCallable[
@@ -169,7 +185,7 @@ _WorkerServiceFinishJobType = typing_extensions.TypeVar(
     ],
 )
 
-class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceHeartbeatType, _WorkerServiceClaimExposuresType, _WorkerServiceCommitExposureType, _WorkerServiceFailExposureType, _WorkerServiceReadParticleBlocksType, _WorkerServiceCommitCheckpointType, _WorkerServicePublishClassAveragesType, _WorkerServiceFinishJobType]):
+class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceHeartbeatType, _WorkerServiceClaimExposuresType, _WorkerServiceCommitExposureType, _WorkerServiceFailExposureType, _WorkerServiceReadParticleBlocksType, _WorkerServiceCommitCheckpointType, _WorkerServicePublishClassAveragesType, _WorkerServicePublishVolumeType, _WorkerServiceFinishJobType]):
     """Workers dial home here."""
 
     @typing.overload
@@ -205,6 +221,10 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceH
         grpc.UnaryUnaryMultiCallable[
             frazil.api.worker.v1.worker_pb2.PublishClassAveragesRequest,
             frazil.api.worker.v1.worker_pb2.PublishClassAveragesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.worker.v1.worker_pb2.PublishVolumeRequest,
+            frazil.api.worker.v1.worker_pb2.PublishVolumeResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             frazil.api.worker.v1.worker_pb2.FinishJobRequest,
@@ -247,6 +267,10 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceH
             frazil.api.worker.v1.worker_pb2.PublishClassAveragesResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.worker.v1.worker_pb2.PublishVolumeRequest,
+            frazil.api.worker.v1.worker_pb2.PublishVolumeResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.worker.v1.worker_pb2.FinishJobRequest,
             frazil.api.worker.v1.worker_pb2.FinishJobResponse,
         ],
@@ -275,6 +299,9 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceH
 
     PublishClassAverages: _WorkerServicePublishClassAveragesType
     """Publishes class averages."""
+
+    PublishVolume: _WorkerServicePublishVolumeType
+    """Publishes a volume."""
 
     FinishJob: _WorkerServiceFinishJobType
     """Ends the job: it has finished, or it cannot go on."""
@@ -311,6 +338,10 @@ WorkerServiceAsyncStub: typing_extensions.TypeAlias = WorkerServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.worker.v1.worker_pb2.PublishClassAveragesRequest,
         frazil.api.worker.v1.worker_pb2.PublishClassAveragesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.PublishVolumeRequest,
+        frazil.api.worker.v1.worker_pb2.PublishVolumeResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.worker.v1.worker_pb2.FinishJobRequest,
@@ -384,6 +415,14 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.worker.v1.worker_pb2.PublishClassAveragesResponse, collections.abc.Awaitable[frazil.api.worker.v1.worker_pb2.PublishClassAveragesResponse]]:
         """Publishes class averages."""
+
+    @abc.abstractmethod
+    def PublishVolume(
+        self,
+        request: frazil.api.worker.v1.worker_pb2.PublishVolumeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.worker.v1.worker_pb2.PublishVolumeResponse, collections.abc.Awaitable[frazil.api.worker.v1.worker_pb2.PublishVolumeResponse]]:
+        """Publishes a volume."""
 
     @abc.abstractmethod
     def FinishJob(

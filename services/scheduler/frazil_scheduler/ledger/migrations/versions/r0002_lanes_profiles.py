@@ -1,4 +1,4 @@
-"""Lanes and profiles in the ledger, cluster jobs, priorities, hand-over of slots."""
+"""Lanes, profiles and volumes in the ledger, cluster jobs, priorities, hand-over of slots."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,6 +48,15 @@ def upgrade() -> None:
         sa.Column("compute", sa.LargeBinary(), nullable=False),
         sa.Column("saved_ns", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "volume",
+        sa.Column("session_id", sa.String(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.BigInteger(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["session_id"], ["session.session_id"]),
+        sa.PrimaryKeyConstraint("session_id", "revision"),
     )
     op.create_table(
         "gpu_fault",
