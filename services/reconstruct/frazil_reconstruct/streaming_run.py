@@ -13,11 +13,10 @@ import numpy.typing as npt
 
 from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.api.reconstruction.v1 import reconstruction_pb2 as wire
-from frazil.io.checkpoint import load_newest, write_checkpoint
 from frazil.worker import WorkerContext
+from frazil_reconstruct.checkpoints import CHECKPOINT_SECONDS, Checkpoints
 from frazil_reconstruct.particle_feed import read_block
 
-CHECKPOINT_SECONDS = 60.0
 WAIT_SECONDS = 10.0
 
 
@@ -51,8 +50,9 @@ class StreamingRun(ABC):
         self._stream: Stream | None = None
         self._cursor = 0  # a resumed run reads every block again: its images are not in the checkpoint
         self._uids: dict[int, npt.NDArray[Any]] = {}
-        self._number = max((c.number for c in context.checkpoints), default=0)
-        self._resumed = self._load_state()
+        self._checkpoints = Checkpoints(context)
+        arrays = self._checkpoints.load()
+        self._resumed = None if arrays is None else self.restore(arrays)
         self._saved_at = self._published_at = clock()
         self._unsaved = self._unpublished = False
         self._publications = 0
@@ -98,13 +98,6 @@ class StreamingRun(ABC):
                 return
             self._show_and_save()
         self._save()
-
-    def _load_state(self) -> Any:
-        paths = [(c.path, c.sha256) for c in self._context.checkpoints]
-        checkpoint, corrupt = load_newest(self._context.session_folder, paths)
-        for sentence in corrupt:
-            self._context.log.warning("checkpoint_corrupt", sentence=sentence)
-        return None if checkpoint is None else self.restore(checkpoint.arrays)
 
     def _take(self, block: wire.ParticleBlock) -> None:
         """Add or withdraw a block; the first one begins the run, since it tells box and pixel size."""
@@ -154,12 +147,6 @@ class StreamingRun(ABC):
         stream = self._stream
         if stream is None or not self._unsaved:
             return
-        self._number += 1
-        cursor = int(stream.state.counters.cursor)
-        path = f"checkpoints/{self._context.job_id}/{self._context.environment.epoch}.{self._number:05d}.checkpoint"
-        header = {"job_id": self._context.job_id, "number": self._number, "cursor_sequence": cursor}
-        sha256 = write_checkpoint(self._context.session_folder / path, header, stream.state.to_arrays())
-        expired = self._context.commit_checkpoint(self._number, cursor, path, sha256)
-        self._context.delete_expired(expired)
+        self._checkpoints.save(int(stream.state.counters.cursor), stream.state.to_arrays())
         self._saved_at = self._clock()
         self._unsaved = False

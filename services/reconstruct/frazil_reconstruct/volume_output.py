@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from frazil.algorithms.abinitio.run import AbInitio
 from frazil.algorithms.refine3d.results import Poses, Refined, angular_distribution, poses, publish
 from frazil.algorithms.refine3d.state import HISTORY
 from frazil.algorithms.refine3d.stream import StreamingRefinement
@@ -54,6 +55,33 @@ def write_refined(refinement: StreamingRefinement, session_folder: Path, stem: s
     write_png(session_folder / message.sheet, volume_sheet(refined.sharpened))
     write_array(session_folder / message.poses, table)
     return message
+
+
+def write_ab_initio(found: AbInitio, symmetry: str, pixel_size_angstrom: float, session_folder: Path, stem: str) -> wire.Volume:
+    """Write the volumes of an ab-initio reconstruction, the most populated first, as `<stem>.*` and return their message."""
+    result, state = found.reconstruction(), found.state
+    order = np.argsort(-result.fraction, kind="stable")
+    (session_folder / stem).parent.mkdir(parents=True, exist_ok=True)
+    classes = []
+    for number, index in enumerate(order, start=1):
+        path = f"{stem}.class{number:03d}.mrc"
+        write_mrc(session_folder / path, result.volumes[index], pixel_size_angstrom)
+        classes.append(wire.VolumeClass(volume=path, fraction=result.fraction[index]))
+    spread = result.distribution[order[0]]
+    write_png(session_folder / f"{stem}.png", volume_sheet(result.volumes[order[0]]))
+    return wire.Volume(
+        kind=wire.Volume.KIND_AB_INITIO,
+        particle_block_sequence=state.counters.cursor,
+        particle_count=len(state.particles),
+        box_px=result.volumes.shape[-1],
+        pixel_size_angstrom=pixel_size_angstrom,
+        symmetry=symmetry,
+        angular_spread=wire.AngularSpread(ratio=spread.ratio, preferred=spread.preferred),
+        volume=classes[0].volume,
+        sheet=f"{stem}.png",
+        classes=classes,
+        final=True,
+    )
 
 
 def volume_sheet(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

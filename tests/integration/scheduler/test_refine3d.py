@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from frazil.algorithms.refine3d.results import publish
 from frazil.algorithms.refine3d.stream import StreamingRefinement
+from frazil.api.event.v1 import event_pb2
 from frazil.api.reconstruction.v1 import reconstruction_pb2
+from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.api.session.v1 import session_pb2
 from frazil.api.session.v1.session_pb2 import ComputeResources
 from frazil.io.mrc import read_mrc, write_mrc
@@ -66,7 +69,25 @@ def programs(folder: Path, shards: Path) -> dict[str, Path]:
     return {name: folder / name for name in texts}
 
 
-@pytest.mark.timeout(180)
+async def ab_initio(client: Client) -> reconstruction_pb2.Volume:
+    """Submit a short ab-initio reconstruction and return what it publishes."""
+    asked = {"classes": "1", "iterations": "10", "restarts": "1"}
+    request = scheduler_pb2.SubmitJobRequest(
+        request_id=new_request_id(), session="grid1", job_type="abinitio", parameters=asked
+    )
+    head = (await client.history())[-1].sequence
+    await client.scheduler.SubmitJob(request)
+    call = client.events.WatchEvents(event_pb2.WatchEventsRequest(session="grid1", after_sequence=head))
+    async with asyncio.timeout(80):
+        async for reply in call:
+            for event in reply.events:
+                if event.kind == "volume_published":
+                    call.cancel()
+                    return event.volume
+    raise AssertionError("the stream ended")
+
+
+@pytest.mark.timeout(240)
 async def test_a_volume_is_refined_over_a_death_of_its_worker(
     served: tuple[Scheduler, str], client: Client, movies: Path, tmp_path: Path
 ) -> None:
@@ -93,16 +114,19 @@ async def test_a_volume_is_refined_over_a_death_of_its_worker(
         await client.register(session.session_id, *(f"shard{number}" for number in range(1, 5)))
         await client.complete("grid1")
         await client.until("grid1", "COMPLETED", seconds=150)
+        volume = await client.reconstruction.GetVolume(reconstruction_pb2.GetVolumeRequest(session="grid1"))
+        from_nothing = await ab_initio(client)
 
-    volume = await client.reconstruction.GetVolume(reconstruction_pb2.GetVolumeRequest(session="grid1"))
     assert (volume.final, volume.particle_count, volume.box_px, volume.symmetry) == (True, PARTICLES, BOX, "O")
     assert (tmp_path / "killed").exists()
     (job,) = [job for job in await client.jobs("grid1") if job.job_type == "refine3d_streaming"]
     assert job.failures == 1
     kinds = [event.kind for event in await client.history()]
-    assert kinds.count("volume_published") == volume.revision
+    assert kinds.count("volume_published") == from_nothing.revision == volume.revision + 1
 
     folder = Path(session.folder)
+    assert (from_nothing.kind, from_nothing.particle_count) == (reconstruction_pb2.Volume.KIND_AB_INITIO, PARTICLES)
+    assert np.ptp(read_mrc(folder / from_nothing.volume)[0]) > 0
     blocks = await client.reconstruction.ListParticleBlocks(reconstruction_pb2.ListParticleBlocksRequest(session="grid1"))
     expected = StreamingRefinement(
         refine3d_parameters(session.parameters),

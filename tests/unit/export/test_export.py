@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import starfile
 
-from frazil.api.reconstruction.v1.reconstruction_pb2 import FscCurves, Volume
+from frazil.api.reconstruction.v1.reconstruction_pb2 import FscCurves, Volume, VolumeClass
 from frazil.io.export import export_session
 from frazil.io.export_names import flat_names
 from frazil.io.export_tree import link_or_copy
@@ -142,6 +142,17 @@ def test_a_refined_volume_is_written_as_relion_reads_it(fake: Any, tmp_path: Pat
     assert list(particles["rlnRandomSubset"]) == [*table_of(1)["half_set"][:2], *table_of(3)["half_set"]]
     assert "rlnClassNumber" not in particles
     assert not (out / "abinitio").exists()
+
+
+def test_an_ab_initio_reconstruction_is_written_with_its_classes(fake: Any, tmp_path: Path) -> None:
+    (fake.folder / "abinitio").mkdir()
+    for number in (1, 2):
+        write_mrc(fake.folder / "abinitio" / f"{number}.mrc", np.full((4, 4, 4), number, np.float32), 2.0)
+    volume = Volume(volume="abinitio/1.mrc", classes=[VolumeClass(volume=f"abinitio/{number}.mrc") for number in (1, 2)])
+    out = tmp_path / "out"
+    export_session(dataclasses.replace(fake.snapshot, ab_initio=volume), out)
+    found = {path.name: mrcfile.read(path).max() for path in (out / "abinitio").iterdir()}
+    assert found == {"volume.mrc": 1, "class001.mrc": 1, "class002.mrc": 2}
 
 
 def test_exposures_csv_has_every_movie_and_why(fake: Any, tmp_path: Path) -> None:

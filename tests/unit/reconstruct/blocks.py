@@ -20,6 +20,7 @@ class Scheduler:
 
     def __init__(self, folder: Path, phantom: Phantom, **parameters: Any) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         folders = write_shards(phantom, folder, 40)
         self.blocks = [
             ParticleBlock(
@@ -39,13 +40,20 @@ class Scheduler:
 
 
 class Worker:
-    """The part of `frazil.worker.WorkerContext` that runners use; it is told to stop after so many reads of blocks."""
+    """The part of `frazil.worker.WorkerContext` that runners use; it is told to stop after so many reads, or reports."""
 
     job_id = "job"
 
-    def __init__(self, scheduler: Scheduler, *, reads: int = 1_000_000, parameters: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        reads: int = 1_000_000,
+        reports: int = 1_000_000,
+        parameters: dict[str, str] | None = None,
+    ) -> None:
         self._scheduler = scheduler
-        self._reads = reads
+        self._reads, self._reports = reads, reports
         self.session, self.session_folder = scheduler.session, scheduler.folder
         self.start_volume = "start.mrc"
         self.parameters = parameters or {}
@@ -58,10 +66,11 @@ class Worker:
 
     @property
     def stop_requested(self) -> bool:
-        return self._reads <= 0
+        return self._reads <= 0 or self._reports <= 0
 
     def report(self, sentence: str) -> None:
         assert sentence
+        self._reports -= 1
 
     def read_blocks(self, after: int, max_count: int = 100, wait_seconds: float = 10.0) -> wire.ReadParticleBlocksResponse:
         self._reads -= 1

@@ -7,13 +7,14 @@ import pytest
 from frazil import jobs as declarations
 from frazil.api.reconstruction.v1 import reconstruction_pb2
 from frazil.api.reconstruction.v1.reconstruction_pb2 import Volume
+from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.api.session.v1.session_pb2 import ComputeResources, SessionParameters
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
-from frazil_scheduler.domain import jobs, reconstruction, volumes, workers
+from frazil_scheduler.domain import control, jobs, reconstruction, volumes, workers
 from frazil_scheduler.ledger import tables
 from model.world import World
-from unit.scheduler.stories import publish_volume, session, up
+from unit.scheduler.stories import job, publish_volume, session, up
 
 CLASSES, REFINE = "class2d_streaming", "refine3d_streaming"
 
@@ -149,3 +150,23 @@ def test_refinement_asks_for_more_memory_with_its_box(box: int, gigabytes: int) 
     parameters = SessionParameters(box_size_px=512, output_box_px=box) if box else SessionParameters()
     asked = declarations.load("refine3d_streaming").gpu_memory_min_mib(jobs.workload_of(parameters))
     assert asked * 1024**2 / 1e9 == pytest.approx(gigabytes, abs=1)
+
+
+def test_ab_initio_is_submitted_with_parameters_and_its_volume_outlives_it(world: World) -> None:
+    session_id = up(world, until="", slots=3)
+    request = scheduler_pb2.SubmitJobRequest(
+        session=session_id, job_type="abinitio", parameters={"classes": "2", "symmetry": "D7"}
+    )
+    world.store.transact(lambda tx: control.submit(tx, world.lanes, request))
+    world.settle("node")
+    worker = world.worker_of("abinitio")
+    reply = world.store.read(lambda tx: workers.attach(tx, worker_pb2.AttachRequest(lease=worker.token)))
+    asked = declarations.load("abinitio").read(dict(reply.parameters))
+    assert (asked["classes"], asked["symmetry"], asked["restarts"]) == (2, "D7", 3)
+    publish_volume(world, worker.token, 1, Volume.KIND_AB_INITIO)
+    finish = worker_pb2.FinishJobRequest(request_id="f", lease=worker.token)
+    world.store.transact(lambda tx: workers.finish(tx, finish))
+    world.end(worker, 0)
+    world.settle("node")
+    assert job(world, "abinitio")["state"] == "DONE"
+    world.stream(session_id, "refine3d_streaming", start=True)

@@ -1,0 +1,97 @@
+"""Ab-initio reconstruction: takes the particles that there are, works, checkpoints, publishes its volumes and ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from frazil import array
+from frazil import jobs as declarations
+from frazil.algorithms.abinitio.parameters import AbInitioParameters
+from frazil.algorithms.abinitio.run import AbInitio
+from frazil.algorithms.abinitio.state import AbInitioState, from_arrays
+from frazil.api.reconstruction.v1.reconstruction_pb2 import ParticleBlock
+from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.model.errors import InputError
+from frazil.model.parameter import Value
+from frazil.worker import WorkerContext
+from frazil_reconstruct.checkpoints import CHECKPOINT_SECONDS, Checkpoints
+from frazil_reconstruct.particle_feed import read_block
+from frazil_reconstruct.volume_output import write_ab_initio
+
+
+def run(context: WorkerContext) -> None:
+    """Reconstruct from a session's particles; told to stop, leave a checkpoint to go on from."""
+    xp = array.backend("cupy" if context.environment.device == "gpu" else "numpy")
+    asked = declarations.load("abinitio").read(context.parameters)
+    checkpoints = Checkpoints(context)
+    arrays = checkpoints.load()
+    resumed = None if arrays is None else from_arrays(arrays, xp)
+    chosen = _choose(_blocks(context), int(asked["particles"]), resumed)
+    if context.stop_requested:
+        return  # not all blocks may have been read
+    if not chosen:
+        raise InputError("NO_PARTICLES", "Submit an ab-initio reconstruction once there are particles: there are none yet.")
+    parameters = abinitio_parameters(context.session.parameters, asked)
+    first = read_block(context.session_folder, chosen[0])
+    pixel_size = first.optics.pixel_size_angstrom
+    found = AbInitio(parameters, box_size_px=first.images.shape[-1], pixel_size_angstrom=pixel_size, xp=xp, state=resumed)
+    found.add_block(first)
+    for block in chosen[1:]:
+        found.add_block(read_block(context.session_folder, block))
+    if not _work(context, found, checkpoints):
+        return
+    stem = f"abinitio/{context.job_id}/{context.environment.epoch}"
+    message = write_ab_initio(found, parameters.symmetry, pixel_size, context.session_folder, stem)
+    context.delete_expired(tuple(context.publish_volume(message).expired_paths))
+
+
+def abinitio_parameters(session: SessionParameters, asked: Mapping[str, Value]) -> AbInitioParameters:
+    """Return the parameters of the algorithm: what was asked of the job, else what a person set for the session."""
+    return AbInitioParameters(
+        particle_diameter_angstrom=max(session.particle_diameter_angstrom, session.particle_diameter_max_angstrom),
+        volume_count=int(asked["classes"]),
+        symmetry=str(asked["symmetry"]).strip() or session.symmetry.strip() or "C1",
+        max_resolution_angstrom=float(asked["max_resolution_angstrom"]),
+        restarts=int(asked["restarts"]),
+        iterations=int(asked["iterations"]),
+        seed=int(asked["seed"]) or session.seed,
+    )
+
+
+def _work(context: WorkerContext, found: AbInitio, checkpoints: Checkpoints) -> bool:
+    """Work to the end; false when told to stop before it: then there is a checkpoint to go on from."""
+    saved_at = time.monotonic()
+    while found.advance():
+        state = found.state
+        context.report(f"Step {len(state.history)} with {len(state.particles)} particles")
+        if context.stop_requested or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
+            checkpoints.save(int(state.counters.cursor), state.to_arrays())
+            saved_at = time.monotonic()
+        if context.stop_requested:
+            return False
+    return True
+
+
+def _blocks(context: WorkerContext) -> list[ParticleBlock]:
+    """Return the blocks that there are, retractions included."""
+    blocks: list[ParticleBlock] = []
+    while not context.stop_requested:
+        reply = context.read_blocks(blocks[-1].sequence if blocks else 0, wait_seconds=0.0)
+        if not reply.blocks:
+            break
+        blocks += reply.blocks
+    return blocks
+
+
+def _choose(blocks: list[ParticleBlock], most: int, resumed: AbInitioState | None) -> list[ParticleBlock]:
+    """Return the blocks that a resumed run began with, else the first that count, up to so many particles; at least one."""
+    if resumed is not None:
+        used = set(np.unique(resumed.particles.sequence).tolist())
+        return [block for block in blocks if block.sequence in used]
+    withdrawn = {block.retracts_sequence for block in blocks if block.kind == ParticleBlock.KIND_RETRACT}
+    live = [block for block in blocks if block.kind == ParticleBlock.KIND_ADD and block.sequence not in withdrawn]
+    totals = np.cumsum([block.particle_count for block in live])
+    return live[: max(1, int((totals <= most).sum()))]
