@@ -208,10 +208,8 @@ async def load(folder: Path, sessions: int, per_second: float, minutes: float, w
     names = [await scheduler.create(f"grid{number}", movies) for number in range(sessions)]
     tokens = await held_tokens(starts, sessions)
     by_session = {job_id.split("-preprocess-")[0]: token for job_id, token in tokens}
-    lags: list[float] = []
-    following = [asyncio.create_task(_watch(scheduler, lags)) for _ in range(watchers)]
-    await asyncio.sleep(2)
-    lags.clear()
+    following = await _start_watchers(scheduler, watchers)
+    await asyncio.sleep(2)  # until all of them follow
     claims: list[float] = []
     commits: list[float] = []
     total = int(per_second * 60 * minutes)
@@ -231,9 +229,8 @@ async def load(folder: Path, sessions: int, per_second: float, minutes: float, w
     done = sum([(await scheduler.sessions.GetSession(session_pb2.GetSessionRequest(session=one))).counts.done for one in names])
     assert done == total, f"{done} of {total} exposures are done"
     memory = scheduler.resident_mib()
-    for task in following:
-        task.cancel()
-    await asyncio.gather(*following, return_exceptions=True)
+    following.terminate()
+    watched, _ = await following.communicate()
     for node in nodes:
         await node.hang_up()
     await scheduler.stop()
@@ -243,9 +240,7 @@ async def load(folder: Path, sessions: int, per_second: float, minutes: float, w
         "load_per_second": total / wall,
         **_quantiles("claim", claims),
         **_quantiles("commit", commits),
-        "watchers": watchers,
-        "watch_lag_p95_ms": 1e3 * float(np.percentile(lags, 95)) if lags else float("nan"),
-        "watch_events": len(lags),
+        **json.loads(watched),
         "load_cpu_ms_per_exposure": 1e3 * cpu / total,
         "load_rss_mib": memory,
     }
@@ -285,11 +280,39 @@ async def _one_exposure(
     commits.append(time.perf_counter() - due)
 
 
-async def _watch(scheduler: Running, lags: list[float]) -> None:
+async def _start_watchers(scheduler: Running, count: int) -> Process:
+    """Start a process of so many watchers, as in life: their work must not hold up the clock of claims and commits."""
+    arguments = [__file__, "watch", "--watchers", str(count), "--address", scheduler.address]
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    await process.stdout.readline()
+    return process
+
+
+async def watch(address: str, watchers: int) -> dict[str, float]:
+    """Follow every event on so many streams until SIGTERM."""
+    channel = open_aio_channel(address)
+    events: Any = event_pb2_grpc.EventServiceStub(channel)
     head = 0
-    async for reply in scheduler.events.WatchEvents(event_pb2.WatchEventsRequest(until_now=True)):
+    async for reply in events.WatchEvents(event_pb2.WatchEventsRequest(until_now=True)):
         head = max(head, *(event.sequence for event in reply.events))
-    async for reply in scheduler.events.WatchEvents(event_pb2.WatchEventsRequest(after_sequence=head)):
+    lags: list[float] = []
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    following = [asyncio.create_task(_watch(events, head, lags)) for _ in range(watchers)]
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    await over.wait()
+    for task in following:
+        task.cancel()
+    await asyncio.gather(*following, return_exceptions=True)
+    await channel.close()
+    p95 = 1e3 * float(np.percentile(lags, 95)) if lags else 0.0
+    return {"watchers": watchers, "watch_lag_p95_ms": p95, "watch_events": len(lags)}
+
+
+async def _watch(events: Any, head: int, lags: list[float]) -> None:
+    async for reply in events.WatchEvents(event_pb2.WatchEventsRequest(after_sequence=head)):
         now = time.time()
         lags += [now - event.time.ToNanoseconds() / 1e9 for event in reply.events]
 
@@ -472,14 +495,20 @@ LIMITS = {
 def main() -> None:
     """Print a table, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}; default all")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, "watch", []], metavar="PART", help=f"of {', '.join(PARTS)}; default all"
+    )
     parser.add_argument("--minutes", type=float, default=1.0, help="of load (default 1)")
     parser.add_argument("--sessions", type=int, default=100)
     parser.add_argument("--per-second", type=float, default=28.0, help="exposures (default 28)")
     parser.add_argument("--watchers", type=int, default=200)
     parser.add_argument("--exposures", type=int, default=1_000_000, help="of `million`")
+    parser.add_argument("--address", help="of `watch`, which `load` starts")
     parser.add_argument("--folder", help="where to put the ledgers (default: the system's temporary folder)")
     given = parser.parse_args()
+    if given.parts == ["watch"]:
+        print(json.dumps(asyncio.run(watch(given.address, given.watchers))))
+        return
     figures = asyncio.run(measure(given.parts or PARTS, given))
     for name, value in figures.items():
         limit = LIMITS.get(name)
