@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent.parent
 
 
 def _slow(first: int) -> object:
-    return pytest.param(first, marks=[pytest.mark.system] if first >= DAYS else [])
+    return pytest.param(first, marks=[pytest.mark.long] if first >= DAYS else [])
 
 
 @pytest.mark.timeout(300)
