@@ -33,7 +33,7 @@ from simulation.scheduler import Scheduler
 from simulation.workers import Shell
 
 GPU_MIB = 24_576
-GPUS = {"n1": ((1, ""), (1, "")), "n2": ((1, ""),), "n3": ((2, ""),)}
+SLOTS_OF_GPUS = {"n1": (1, 1), "n2": (1,), "n3": (2,)}
 
 
 class Facility:
@@ -51,7 +51,7 @@ class Facility:
         self.scheduler = Scheduler(engine, folder / "ledger", self._law)
         self.disk = Disk(folder / "movies", lambda: int((engine.now + 1.7e9) * 1e9))
         self.disk.folder.mkdir()
-        self.machines = {node_id: self._machine(node_id, folder) for node_id in GPUS}
+        self.machines = {node_id: self._machine(node_id, folder) for node_id in SLOTS_OF_GPUS}
         self.agents: dict[str, Agent] = {}
         self.ingest = Ingest(engine, self.scheduler, self.disk)
 
@@ -70,7 +70,7 @@ class Facility:
 
     def _machine(self, node_id: str, folder: Path) -> Machine:
         slots: list[Slot] = []
-        for index, (count, _) in enumerate(GPUS[node_id]):
+        for index, count in enumerate(SLOTS_OF_GPUS[node_id]):
             gpu = Gpu(uuid=f"GPU-{node_id}-{index}", name="simulated", memory_mib=GPU_MIB, index=index)
             slots.extend(gpu_slots(gpu, BASELINE_MIB, count=count))
         locks = folder / node_id

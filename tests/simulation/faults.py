@@ -33,6 +33,7 @@ class Faults:
             (1, self._gpu_is_used_by_others),
             (1, self._ingest_dies),
             (1, self._session_disk_is_full),
+            (1, self._movies_are_unmounted),
             (1, self._checkpoint_is_damaged),
             (1, self._wall_clock_jumps),
         )
@@ -48,7 +49,10 @@ class Faults:
         facility = self._facility
         self._ledger_has_room()
         facility.disk.full.clear()
+        for name in facility.sessions:
+            self._mount(name)
         facility.chances.request_lost = facility.chances.reply_lost = facility.chances.late = 0.0
+        facility.scheduler.give_up_crash()
         facility.scheduler.start()
         facility.ingest.start()
         for machine in facility.machines.values():
@@ -209,6 +213,16 @@ class Faults:
         name = self._engine.random.choice(list(self._facility.sessions))
         self._facility.fill_disk(name)
         self._later(60.0, 3600.0, lambda: self._facility.empty_disk(name))
+
+    def _movies_are_unmounted(self) -> None:
+        facility, name = self._facility, self._engine.random.choice(list(self._facility.sessions))
+        facility.disk.unmount(name, leaves_folder=self._engine.chance(0.5))
+        facility.ingest.news(facility.sessions[name])
+        self._later(5.0, 3600.0, lambda: self._mount(name))
+
+    def _mount(self, name: str) -> None:
+        self._facility.disk.mount(name)
+        self._facility.ingest.news(self._facility.sessions[name])
 
     def _checkpoint_is_damaged(self) -> None:
         known = sorted(self._facility.disk.checkpoints)

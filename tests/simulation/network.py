@@ -123,7 +123,8 @@ class Runner:
         if not ask.reads and engine.chance(chances.late):
             delay = engine.between(DEADLINE_SECONDS, 4 * DEADLINE_SECONDS)
             engine.after(DEADLINE_SECONDS, again)
-        engine.after(delay, partial(self._scheduler.when_running, partial(self._serve, waits, ask, again)))
+        lost = partial(engine.after, engine.between(0.2, 20.0), again)
+        engine.after(delay, partial(self._scheduler.when_running, partial(self._serve, waits, ask, again), lost))
 
     def _serve(self, waits: int, ask: Ask, again: Callable[[], None]) -> None:
         """Do at the scheduler what is asked, or hold the call back until the session has news."""

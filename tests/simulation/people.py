@@ -12,6 +12,7 @@ from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
 from simulation.facility import Facility
 
+PAUSE_SECONDS_MAX = 305.0  # 180 for a checkpoint, 60 for the proof, 60 more if the agent dies in between
 NATURES = ("segfault", "large", "unreadable")
 CHANGES: tuple[dict[str, Any], ...] = (
     {"preprocessing_workers": 1},
@@ -36,13 +37,27 @@ class Microscope:
         self._facility = facility
         self._engine = facility.engine
         self._count = 0
+        self._to_come = 0
+
+    def writes(self) -> list[str]:
+        """Return what is still to be written."""
+        return [f"{self._to_come} changes in the movie folders"] if self._to_come else []
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        self._to_come += 1
+
+        def done() -> None:
+            self._to_come -= 1
+            act()
+
+        self._engine.after(seconds, done)
 
     def plan(self, name: str, start: float, end: float, bursts: int, movies: int) -> None:
         """Let some bursts of movies come between two times."""
         for _ in range(bursts):
             when = self._engine.between(start, end)
             for _ in range(movies):
-                self._engine.after(when - self._engine.now, lambda: self._begin(name))
+                self._later(when - self._engine.now, lambda: self._begin(name))
                 when += self._engine.between(20.0, 120.0)
 
     def _begin(self, name: str) -> None:
@@ -53,13 +68,13 @@ class Microscope:
         whole = not self._engine.chance(0.05)
         self._write(name, path, 100, particles, nature=nature, whole=False)
         written = self._engine.between(0.5, 40.0)
-        self._engine.after(written / 2, lambda: self._write(name, path, 200, particles, nature=nature, whole=False))
-        self._engine.after(written, lambda: self._write(name, path, 300, particles, nature=nature, whole=whole))
+        self._later(written / 2, lambda: self._write(name, path, 200, particles, nature=nature, whole=False))
+        self._later(written, lambda: self._write(name, path, 300, particles, nature=nature, whole=whole))
         if self._engine.chance(0.08):
             again = written + self._engine.between(10.0, 9000.0)
-            self._engine.after(again, lambda: self._write(name, path, 300, particles + 1, nature=nature, whole=True))
+            self._later(again, lambda: self._write(name, path, 300, particles + 1, nature=nature, whole=True))
         elif self._engine.chance(0.04):
-            self._engine.after(written + self._engine.between(1.0, 300.0), lambda: self._remove(name, path))
+            self._later(written + self._engine.between(1.0, 300.0), lambda: self._remove(name, path))
 
     def _write(self, name: str, path: Path, size: int, particles: int, *, nature: str, whole: bool) -> None:
         self._facility.disk.write(path, size, particles, nature=nature, whole=whole)
@@ -77,6 +92,7 @@ class Operators:
         self._facility = facility
         self._engine = facility.engine
         self._on = True
+        self._changed: dict[str, float] = {}  # when a session was last started or paused
         self._levers: tuple[Callable[[], None], ...] = (
             self._pause_for_a_while,
             self._pause_for_a_while,
@@ -118,7 +134,22 @@ class Operators:
         name = self._name()
         done = "complete" if self._engine.chance(0.2) else "pause"
         self._session(done, name, sessions.complete if done == "complete" else sessions.pause)
-        self._engine.after(self._engine.between(1.0, 1800.0), lambda: self._session("start", name, sessions.start))
+        self._changed[name] = now = self._engine.now
+        self._engine.after(PAUSE_SECONDS_MAX, lambda: self._is_paused(name, now))
+
+        def start() -> None:
+            self._changed[name] = self._engine.now
+            self._session("start", name, sessions.start)
+
+        self._engine.after(self._engine.between(1.0, 1800.0), start)
+
+    def _is_paused(self, name: str, asked: float) -> None:
+        """R2: whatever nodes and workers do, a pause that a live scheduler was asked for ends in bounded time."""
+        scheduler = self._facility.scheduler
+        if scheduler.store is None or scheduler.troubled_at >= asked or self._changed[name] != asked:
+            return
+        (row,) = self._facility.rows(tables.session, tables.session.c.name == name)
+        assert row["state"] != "PAUSING", f"R2: {name} has been pausing for {PAUSE_SECONDS_MAX} s"
 
     def _scale(self) -> None:
         name, change = self._name(), self._engine.random.choice(CHANGES)
@@ -204,6 +235,8 @@ class Operators:
         for name, session_id in facility.sessions.items():
             facility.empty_disk(name)
             (row,) = facility.rows(tables.session, tables.session.c.session_id == session_id)
+            if row["state"] == "COMPLETING":  # it would not see that a movie has changed, and cannot end before it is read
+                self._session("pause", name, sessions.pause)
             if row["state"] in ("PAUSED", "COMPLETED"):
                 self._session("start", name, sessions.start)
             self._session("take slots back", name, lambda tx, row: switching.cancel(tx, row, "a person took it back."))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +19,13 @@ from frazil_scheduler.lanes.node import Backend
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.store import Store
 from frazil_scheduler.ledger.transaction import Transaction
-from simulation.agent import Stream
+from simulation.agent import NOTICE_SECONDS, Stream
 from simulation.engine import Engine
+from simulation.files import LedgerFiles
 
 Value = TypeVar("Value")
 
-IDLE_TICK_SECONDS = 900.0
+IDLE_TICK_SECONDS = 1800.0
 _REPORTS: dict[str, Callable[..., None]] = {
     "started": nodes.started,
     "exited": nodes.exited,
@@ -61,10 +61,8 @@ class Scheduler:
 
     def __init__(self, engine: Engine, folder: Path, law: Callable[[Transaction], None]) -> None:
         self._engine = engine
-        self._folder = folder
         self._law = law
-        self._files = itertools.count(1)
-        self._path = self._left_behind = folder / "0" / "ledger.sqlite"
+        self._files = LedgerFiles(folder)
         self.lanes = {"default": Backend("default", {}), "two": Backend("two", {"nodes": ["n2", "n3"]})}
         self.wall_offset = 1.7e9
         self._mono_offset = 0.0
@@ -80,6 +78,7 @@ class Scheduler:
         self._crash_in = 0
         self.on_death: Callable[[], None] = lambda: None
         self._frozen_until = 0.0
+        self.troubled_at = 0.0  # when it last was dead, frozen, or without its ledger
         self._deferred: list[Callable[[], None]] = []
         self.streams: dict[str, Stream] = {}
         self._seen: dict[str, float] = {}
@@ -106,7 +105,8 @@ class Scheduler:
         if self.store is not None:
             return
         self.life += 1
-        self.store = Store(self._path, self._clock, finish=self._finish, committed=self._committed)
+        self.troubled_at = self._engine.now
+        self.store = Store(self._files.path, self._clock, finish=self._finish, committed=self._committed)
         self._engine.note("scheduler starts", self.store.term)
         self._tick_at = float("inf")
         self.transact(upkeep.begin)
@@ -120,7 +120,7 @@ class Scheduler:
         """Die by SIGKILL: now, or in a coming transaction "before" its commit, in a "torn" one, or "after" it."""
         self._crash, self._crash_in = how, transactions
         if how == "now":
-            self._copy_files()
+            self._files.leave(self._engine.random)
             self._die()
 
     def host_reboots(self) -> None:
@@ -132,39 +132,22 @@ class Scheduler:
         store, self.store = self.store, None
         if store is not None:
             store.close()
-            shutil.rmtree(self._left_behind)
+            self._files.forget_dead()
         self._engine.note("scheduler dies")
         for call in [call for calls in self._waiting.values() for call in calls if not call.over]:
             self._engine.after(self._engine.between(0.1, 10.0), call.broken)
         self._waiting.clear()
-        self._deferred.clear()
+        self._thaw_now()
         for stream in list(self.streams.values()):
             stream.scheduler_open = False
-            notices = stream.agent.machine.linked
-            self._engine.after(
-                self._engine.between(0.0, 0.1) if notices else self._engine.between(1.0, 30.0),
-                partial(stream.agent.lose, stream),
-            )
+            seconds = (0.0, 0.1) if stream.agent.machine.linked else NOTICE_SECONDS
+            self._engine.after(self._engine.between(*seconds), partial(stream.agent.lose, stream))
         self.streams.clear()
         self.on_death()
 
     def give_up_crash(self) -> None:
         """Die not, if that has not happened yet."""
         self._crash = ""
-
-    def _copy_files(self, *, torn_after: int = 0) -> None:
-        """Leave the ledger as a kill leaves it; where the power fails, without a part of the newest transaction."""
-        target = self._folder / str(next(self._files)) / self._path.name
-        target.parent.mkdir()
-        shutil.copy(self._path, target)
-        log = self._path.with_name(self._path.name + "-wal")
-        if log.exists():
-            content = log.read_bytes()
-            if torn_after:
-                content = content[: self._engine.random.randrange(torn_after, max(torn_after + 1, len(content)))]
-            target.with_name(log.name).write_bytes(content)
-        self._left_behind = self._path.parent
-        self._path = target
 
     # --------------------------------------------------------------------------------------------------- transactions
     def transact(self, body: Callable[[Transaction], Value]) -> Value:
@@ -174,20 +157,20 @@ class Scheduler:
         self._staged.clear()
         planned = self._crash if self._crash and self._crash_in <= 0 else ""
         self._crash_in -= 1
-        before = self._log_bytes()
+        mark = self._files.mark()
         try:
             value = self.store.transact(body)
+        except FrazilError as error:
+            self.troubled_at = self._engine.now if error.reason == "LEDGER_UNAVAILABLE" else self.troubled_at
+            raise
         except Crash:
             self._die()
             raise _dead() from None
-        if planned == "torn" and self._log_bytes() > before + 4096 and before:
-            self._copy_files(torn_after=before)
-            self._die()
-            raise _dead()
-        for act in self._staged:
+        torn = planned == "torn" and self._files.can_tear(mark)
+        for act in () if torn else self._staged:
             act()
         if planned:
-            self._copy_files()
+            self._files.leave(self._engine.random, torn_after=mark[0] if torn else 0)
             self._die()
             raise _dead()
         return value
@@ -202,19 +185,15 @@ class Scheduler:
             raise _dead()
         return self.store.read(body)
 
-    def _log_bytes(self) -> int:
-        log = self._path.with_name(self._path.name + "-wal")
-        return log.stat().st_size if self._crash and log.exists() else 0
-
     def _finish(self, tx: Transaction) -> None:
         upkeep.finish(tx, self.lanes)
         self._law(tx)
         if self._crash == "before" and self._crash_in < 0:
-            self._copy_files()
+            self._files.leave(self._engine.random)
             raise Crash
 
-    def _committed(self, done: Transaction | Sequence[Transaction]) -> None:
-        for tx in [done] if isinstance(done, Transaction) else done:
+    def _committed(self, done: Sequence[Transaction]) -> None:
+        for tx in done:
             for event in tx.events:
                 self._engine.note("event", event.sequence, event.kind, event.session_id)
             if tx.topics and not self._topics:
@@ -228,7 +207,7 @@ class Scheduler:
             return
         for topic in topics:
             for call in self._waiting.pop(topic, ()):
-                self.when_running(partial(self._call_back, call))
+                self.when_running(partial(self._call_back, call), lost=call.broken)
             if topic.startswith("node:") and topic[5:] in self.streams:
                 self._say(self.streams[topic[5:]])
 
@@ -240,19 +219,23 @@ class Scheduler:
 
     def _thaw(self) -> None:
         if self._engine.now >= self._frozen_until:
-            deferred, self._deferred = self._deferred, []
-            for act in deferred:
-                act()
+            self._thaw_now()
 
-    def when_running(self, act: Callable[[], None]) -> None:
-        """Do something now, or once the process runs again."""
+    def _thaw_now(self) -> None:
+        self.troubled_at = self._engine.now
+        self._frozen_until = 0.0
+        deferred, self._deferred = self._deferred, []
+        for act in deferred:
+            act()
+
+    def when_running(self, act: Callable[[], None], lost: Callable[[], None] = lambda: None) -> None:
+        """Do something now, or once the process runs again; `lost` is for when it is dead by then."""
         life = self.life
 
         def guarded() -> None:
-            if self.store is not None and life == self.life:
-                act()
+            (act if self.store is not None and life == self.life else lost)()
 
-        if self._engine.now < self._frozen_until:
+        if self.store is not None and self._engine.now < self._frozen_until:
             self._deferred.append(guarded)
         else:
             guarded()
@@ -308,7 +291,7 @@ class Scheduler:
     # -------------------------------------------------------------------------------------------------------- streams
     def connect(self, stream: Stream, hello: agent_pb2.Hello) -> None:
         """Take a new stream."""
-        self.when_running(partial(self._connect, stream, hello))
+        self.when_running(partial(self._connect, stream, hello), lost=partial(stream.agent.lose, stream))
 
     def _connect(self, stream: Stream, hello: agent_pb2.Hello) -> None:
         older = self.streams.pop(hello.node_id, None)

@@ -15,15 +15,16 @@ from simulation.faults import Faults
 from simulation.people import Microscope, Operators
 
 HOUR = 3600.0
-DAY = 24 * HOUR
+CHECKS = 6  # of every law, before the end
 PEACE_HOURS = 8
 _MEMORY_FOLDER = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much happens in a day."""
+    """How much happens, and in how long."""
 
+    hours: int = 24  # of faults
     bursts: int = 4  # of each session
     movies: int = 5  # of each burst
     faults: int = 24
@@ -66,23 +67,23 @@ def _live(engine: Engine, folder: Path, size: Size, facilities: list[Facility]) 
     for name, workers, until in (("a", 2, ""), ("b", 1, "preprocess")):
         session_id = facility.create(name, until=until, workers_wanted=workers)
         facility.person(f"start {name}", lambda tx: sessions.start(tx, sessions.require(tx, session_id)))  # noqa: B023
-        microscope.plan(name, engine.now, engine.now + 0.9 * DAY, size.bursts, size.movies)
-    start, end = engine.now, engine.now + DAY
+        microscope.plan(name, engine.now, engine.now + 0.9 * size.hours * HOUR, size.bursts, size.movies)
+    start, end = engine.now, engine.now + size.hours * HOUR
     faults.plan(start, end, size.faults)
     operators.plan(start, end, size.levers)
-    for hour in range(3, 25, 3):
-        engine.run(start + hour * HOUR)
+    for part in range(1, CHECKS + 1):
+        engine.run(start + (end - start) * part / CHECKS)
         facility.check()
     operators.end()
     faults.end()
     engine.note("peace")
-    _end_well(facility, operators)
+    _end_well(facility, operators, microscope)
 
 
-def _end_well(facility: Facility, operators: Operators) -> None:
+def _end_well(facility: Facility, operators: Operators, microscope: Microscope) -> None:
     """Let careful people work until everything is done; every good movie must count exactly once, with its own particles."""
     operators.start_streaming()
-    _until(facility, operators.put_right, facility.left_to_do)
+    _until(facility, operators.put_right, lambda: microscope.writes() + facility.left_to_do())
     for session_id in facility.sessions.values():
         facility.person("complete", lambda tx: sessions.complete(tx, sessions.require(tx, session_id)))  # noqa: B023 at once
     _until(facility, operators.clear_slots, facility.left_over)
