@@ -34,6 +34,7 @@ class Ingest:
         self._disk = disk
         self._scanners: dict[str, SessionScanner] = {}
         self._sweep_at: dict[str, float] = {}
+        self._unsure: set[str] = set()  # sessions of which the ledger may know more
         self._awake_until: dict[str, float] = {}
         self.running = True
 
@@ -52,7 +53,7 @@ class Ingest:
         self._come_back(session_id, SWEEP_SECONDS)
 
     def _come_back(self, session_id: str, seconds: float) -> None:
-        when = self._engine.now + self._engine.between(0.0, seconds)
+        when = self._engine.now + self._engine.between(seconds / 2, seconds)
         if when < self._sweep_at.get(session_id, float("inf")):
             self._sweep_at[session_id] = when
             self._engine.after(when - self._engine.now, partial(self._sweep, session_id, when))
@@ -76,24 +77,34 @@ class Ingest:
     def _follow(self, session_id: str) -> bool:
         """Sweep once; tell whether there is something to come back for soon."""
         session = self._scheduler.read(lambda tx: records.session_record(sessions.require(tx, session_id)))
-        if session.state != Session.STATE_RUNNING:
+        if session.state not in (Session.STATE_RUNNING, Session.STATE_COMPLETING):
             self._scanners.pop(session_id, None)
             return False
         scanner = self._scanners.get(session_id)
         if scanner is None:
             scanner = SessionScanner(session.parameters, lambda: self._engine.now, Patience(), self._disk.check)
-            scanner.restore(self._scheduler.read(lambda tx: _registered(tx, session_id)))
             self._scanners[session_id] = scanner
+            self._unsure.add(session_id)
+        if session_id in self._unsure:
+            scanner.restore(self._scheduler.read(lambda tx: _registered(tx, session_id)))
+            self._unsure.remove(session_id)
         found = scanner.sweep()
-        wanted = [movie for movie in found if not movie.gone_exposure_id or self._still_waits(scanner, movie)]
+        wanted = [movie for movie in found if self._is_wanted(session, scanner, movie)]
         if wanted:
             self._register(session_id, scanner, wanted)
         return bool(found) or scanner.status().files_settling > 0
 
-    def _still_waits(self, scanner: SessionScanner, movie: MovieFound) -> bool:
-        row = self._scheduler.read(lambda tx: exposures.find(tx, movie.gone_exposure_id))
+    def _is_wanted(self, session: Session, scanner: SessionScanner, movie: MovieFound) -> bool:
+        if not movie.gone_exposure_id and session.state == Session.STATE_RUNNING:
+            return True
+        exposure_id = movie.gone_exposure_id or scanner.exposure_id(movie)
+        row = self._scheduler.read(lambda tx: exposures.find(tx, exposure_id))
+        if not movie.gone_exposure_id:
+            return row is not None and row["state"] in ("READY", "RUNNING")
         if row is not None and row["state"] in ("DONE", "QUARANTINED"):
             scanner.registered(movie, row["exposure_id"])
+        if row is not None and row["state"] == "QUARANTINED":
+            scanner.may_be_retried(movie)
         return row is not None and row["state"] == "READY"
 
     def _register(self, session_id: str, scanner: SessionScanner, movies: list[MovieFound]) -> None:
@@ -101,9 +112,11 @@ class Ingest:
             RegisterExposuresRequest(session_id=session_id, file=movie.file, metadata=metadata_to_message(movie.metadata))
             for movie in movies
         ]
+        self._unsure.add(session_id)
         replies = self._scheduler.transact(lambda tx: exposures.register_all(tx, requests))
         if self._engine.chance(0.03):
             return  # the replies are lost: everything is found again
+        self._unsure.remove(session_id)
         for movie, reply in zip(movies, replies, strict=True):
             if not reply.refused:
                 scanner.registered(movie, reply.exposure_id)

@@ -235,8 +235,6 @@ class Operators:
         for name, session_id in facility.sessions.items():
             facility.empty_disk(name)
             (row,) = facility.rows(tables.session, tables.session.c.session_id == session_id)
-            if row["state"] == "COMPLETING":  # it would not see that a movie has changed, and cannot end before it is read
-                self._session("pause", name, sessions.pause)
             if row["state"] in ("PAUSED", "COMPLETED"):
                 self._session("start", name, sessions.start)
             self._session("take slots back", name, lambda tx, row: switching.cancel(tx, row, "a person took it back."))

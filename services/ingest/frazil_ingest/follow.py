@@ -1,4 +1,7 @@
-"""Following the running sessions: each has one task, with a thread of its own for a file system that may hang."""
+"""Following the running sessions: each has one task, with a thread of its own for a file system that may hang.
+
+A session that is being completed gets no more movies, but those it has yet to work off may still change or vanish.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ class Ingest:
         self._settings = settings
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._parameters: dict[str, bytes] = {}
+        self._followed: dict[str, tuple[int, bytes]] = {}  # state and parameters, by session
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
@@ -98,21 +101,24 @@ class Ingest:
             request = ListSessionsRequest(page_size=100, page_token=token)
             reply = await _asked(self._sessions.ListSessions(request, timeout=_CALL_SECONDS))
             for session in reply.sessions:
-                if session.state == Session.STATE_RUNNING:
+                if session.state in (Session.STATE_RUNNING, Session.STATE_COMPLETING):
                     yield session
             token = reply.next_page_token
             if not token:
                 return
 
     def _follow(self, running: Sequence[Session]) -> None:
-        """Start a task for every session that runs now, and end those of the others (and of those with new parameters)."""
+        """Start a task for every session that runs now, and end those of the others (and of those that have changed)."""
         wanted = {session.session_id: session for session in running}
-        parameters = {key: session.parameters.SerializeToString(deterministic=True) for key, session in wanted.items()}
-        for session_id in [key for key in self._tasks if parameters.get(key) != self._parameters[key]]:
+        now = {
+            key: (int(session.state), session.parameters.SerializeToString(deterministic=True))
+            for key, session in wanted.items()
+        }
+        for session_id in [key for key in self._tasks if now.get(key) != self._followed[key]]:
             self._tasks.pop(session_id).cancel()
         for session_id, session in wanted.items():
             if session_id not in self._tasks:
-                self._parameters[session_id] = parameters[session_id]
+                self._followed[session_id] = now[session_id]
                 self._tasks[session_id] = asyncio.create_task(self._keep_scanning(session))
 
     # -------------------------------------------------------------------------------------------------------- a session
@@ -135,6 +141,7 @@ class Ingest:
         checker = MovieChecker()
         scanner = SessionScanner(session.parameters, self._clock, self._settings.patience, checker.check)
         scanner.restore([exposure async for exposure in self._registered(session)])
+        unsure = False  # whether the ledger may hold movies whose registration was not answered
         self._log.info("session_followed", folder=session.parameters.movie_folder)
         thread = ThreadPoolExecutor(1, "sweep")
         try:
@@ -143,11 +150,15 @@ class Ingest:
                 movies = await self._sweep(session, scanner, thread)
                 spent = self._clock() - started
                 try:
+                    if unsure:
+                        scanner.restore([exposure async for exposure in self._registered(session)])
+                        unsure = False
                     await self._register(session, scanner, movies)
                     await self._report(session, scanner.status())
                 except FrazilError as error:  # the scheduler is away: what it missed is found by the next sweep
                     if error.kind is not ErrorKind.UNAVAILABLE:
                         raise
+                    unsure = True
                 await asyncio.sleep(self.interval(scanner.status(), spent))
         finally:
             thread.shutdown(wait=False, cancel_futures=True)
@@ -187,7 +198,7 @@ class Ingest:
     async def _register(self, session: Session, scanner: SessionScanner, movies: Sequence[MovieFound]) -> None:
         for start in range(0, len(movies), _BATCH):
             batch = movies[start : start + _BATCH]
-            wanted = [movie for movie in batch if not movie.gone_exposure_id or await self._still_waits(scanner, movie)]
+            wanted = [movie for movie in batch if await self._is_wanted(session, scanner, movie)]
             if wanted:
                 await self._register_batch(session, scanner, wanted)
 
@@ -219,12 +230,27 @@ class Ingest:
         for sentence in sorted(refusals):
             self._log.warning("movies_refused", sentence=sentence)
 
+    async def _is_wanted(self, session: Session, scanner: SessionScanner, movie: MovieFound) -> bool:
+        """Say whether a movie is to be registered now."""
+        if movie.gone_exposure_id:
+            return await self._still_waits(scanner, movie)
+        if session.state == Session.STATE_RUNNING:
+            return True
+        exposure_id = scanner.exposure_id(movie)
+        queued = (Exposure.STATE_READY, Exposure.STATE_RUNNING)
+        return bool(exposure_id) and (await self._exposure(exposure_id)).state in queued
+
+    async def _exposure(self, exposure_id: str) -> Exposure:
+        request = GetExposureRequest(exposure_id=exposure_id)
+        return await _asked(self._exposures.GetExposure(request, timeout=_CALL_SECONDS))
+
     async def _still_waits(self, scanner: SessionScanner, movie: MovieFound) -> bool:
         """Say whether a movie that is gone had not been taken up; one that is being processed is asked about again."""
-        request = GetExposureRequest(exposure_id=movie.gone_exposure_id)
-        exposure = await _asked(self._exposures.GetExposure(request, timeout=_CALL_SECONDS))
+        exposure = await self._exposure(movie.gone_exposure_id)
         if exposure.state in (Exposure.STATE_DONE, Exposure.STATE_QUARANTINED):
             scanner.registered(movie, exposure.exposure_id)
+        if exposure.state == Exposure.STATE_QUARANTINED:
+            scanner.may_be_retried(movie)
         return bool(exposure.state == Exposure.STATE_READY)
 
     async def _report(self, session: Session, status: ScanStatus) -> None:

@@ -57,6 +57,7 @@ class _Memory:
     missing: dict[str, int] = field(default_factory=dict)  # registered movies: sweeps that did not see them
     defective: set[str] = field(default_factory=set)  # registered so: looked at in every sweep
     doubtful: set[str] = field(default_factory=set)  # gone, or defective before a restart: judged anew when seen
+    may_be_retried: set[str] = field(default_factory=set)  # gone after they had failed: asked about again and again
     exposure_ids: dict[str, str] = field(default_factory=dict)
     complained: set[str] = field(default_factory=set)
 
@@ -89,10 +90,13 @@ class SessionScanner:
         self._log = structlog.get_logger()
 
     def restore(self, exposures: Iterable[Exposure]) -> None:
-        """Take over what the ledger knows, after a restart."""
+        """Take over what the ledger knows, after a restart or when a reply of it was lost."""
         memory = self._memory
         for exposure in exposures:
             file = exposure.file
+            known = memory.registered.get(file.relative_path)
+            if known == Signature(file.size_bytes, file.modified_ns):
+                continue
             memory.registered[file.relative_path] = Signature(file.size_bytes, file.modified_ns)
             memory.exposure_ids[file.relative_path] = exposure.exposure_id
             if file.defect:
@@ -150,7 +154,7 @@ class SessionScanner:
         if full:
             spent = self._clock() - started
             self._full_at = self._clock() + max(_FULL_RESCAN_SECONDS, _FULL_RESCAN_SHARE * spent)
-        return found + self._vanished()
+        return found + self._vanished(self._memory.may_be_retried - paths.keys() if full else set())
 
     def registered(self, movie: MovieFound, exposure_id: str) -> None:
         """Remember that the scheduler has a movie."""
@@ -160,12 +164,21 @@ class SessionScanner:
         memory.exposure_ids[path] = exposure_id
         memory.defective.discard(path)
         memory.doubtful.discard(path)
+        memory.may_be_retried.discard(path)
         if movie.gone_exposure_id:
             memory.doubtful.add(path)
         elif movie.file.defect:
             memory.defective.add(path)
         else:
             self._learn(movie.file)
+
+    def may_be_retried(self, movie: MovieFound) -> None:
+        """A movie that is gone has failed before: should a person have it tried again, it must be declared gone then."""
+        self._memory.may_be_retried.add(movie.file.relative_path)
+
+    def exposure_id(self, movie: MovieFound) -> str:
+        """Return the exposure that a movie is registered as; empty when it is not."""
+        return self._memory.exposure_ids.get(movie.file.relative_path, "")
 
     def _learn(self, file: MovieFile) -> None:
         if not holds_events(file.relative_path):
@@ -202,10 +215,10 @@ class SessionScanner:
             vanished = set()  # a mount or a mover took them: that says nothing about any one movie
         memory.missing = {path: memory.missing.get(path, 0) + 1 for path in vanished}
 
-    def _vanished(self) -> list[MovieFound]:
-        """Return the registered movies that two sweeps have missed, as defective."""
+    def _vanished(self, again: Iterable[str]) -> list[MovieFound]:
+        """Return the registered movies that two sweeps have missed, and those to ask about `again`, as defective."""
         found = []
-        for path in [path for path, sweeps in self._memory.missing.items() if sweeps >= 2]:
+        for path in [*(path for path, sweeps in self._memory.missing.items() if sweeps >= 2), *sorted(again)]:
             signature = self._memory.registered[path]
             sentence = f"{Path(path).name} was moved or deleted from the movie folder before it was processed."
             file = MovieFile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +38,7 @@ class Ledger(SessionServiceServicer, ExposureServiceServicer):
         self.scans: dict[str, sessions.ScanStatus] = {}
         self.changed = asyncio.Event()
         self.break_after: int | None = None  # registrations
+        self.before_reply: Callable[[], None] | None = None  # done once; then the reply is lost
 
     def run(self, name: str, folder: Path) -> None:
         parameters = sessions.SessionParameters(movie_folder=str(folder), pixel_size_angstrom=1.0)
@@ -80,16 +82,21 @@ class Ledger(SessionServiceServicer, ExposureServiceServicer):
                 self.break_after = None
                 raise FrazilError("LEDGER_BUSY", "The ledger is away.", kind=ErrorKind.UNAVAILABLE)
             path = request.file.relative_path
-            if self.sessions[request.session_id].state != sessions.Session.STATE_RUNNING:
+            key = (request.session_id, path)
+            completing = self.sessions[request.session_id].state == sessions.Session.STATE_COMPLETING and key in self.exposures
+            if self.sessions[request.session_id].state != sessions.Session.STATE_RUNNING and not completing:
                 yield exposures.RegisterExposuresResponse(relative_path=path, refused="The session does not run.")
                 continue
-            key = (request.session_id, path)
             created = key not in self.exposures
             state = exposures.Exposure.STATE_QUARANTINED if request.file.defect else exposures.Exposure.STATE_READY
             self.exposures[key] = exposures.Exposure(
                 exposure_id=f"{key}", session_id=key[0], file=request.file, metadata=request.metadata, state=state
             )
             self.changed.set()
+            if self.before_reply is not None:
+                act, self.before_reply = self.before_reply, None
+                act()
+                raise FrazilError("REPLY_LOST", "Nobody hears this.", kind=ErrorKind.UNAVAILABLE)
             yield exposures.RegisterExposuresResponse(relative_path=path, exposure_id=f"{key}", created=created)
 
 
@@ -151,6 +158,23 @@ async def test_paused_session_is_left_alone_and_resumed(tmp_path: Path, movie_by
         await ledger.until(lambda: ledger.paths("s") == ["a.mrc"])
 
 
+async def test_completing_session_gets_no_movie_but_hears_of_changes(tmp_path: Path, movie_bytes: Movie) -> None:
+    ledger = Ledger()
+    ledger.run("s", tmp_path)
+    for name in ("changes", "vanishes", "stays"):
+        (tmp_path / f"{name}.mrc").write_bytes(movie_bytes())
+    async with serving(ledger) as server, ingesting(server.port):
+        await ledger.until(lambda: len(ledger.exposures) == 3)
+        ledger.sessions["s"].state = sessions.Session.STATE_COMPLETING
+        registrations = ledger.requests
+        (tmp_path / "new.mrc").write_bytes(movie_bytes())
+        (tmp_path / "vanishes.mrc").unlink()
+        os.utime(tmp_path / "changes.mrc", ns=(1, 1))
+        await ledger.until(lambda: "deleted" in ledger.exposures[("s", "vanishes.mrc")].file.defect)
+        await ledger.until(lambda: ledger.exposures[("s", "changes.mrc")].file.modified_ns == 1)
+        assert ledger.requests == registrations + 2  # the new one is not even asked for
+
+
 async def test_broken_stream_registers_every_movie_in_the_end(tmp_path: Path, movie_bytes: Movie) -> None:
     ledger = Ledger()
     ledger.run("s", tmp_path)
@@ -160,6 +184,19 @@ async def test_broken_stream_registers_every_movie_in_the_end(tmp_path: Path, mo
     async with serving(ledger) as server, ingesting(server.port):
         await ledger.until(lambda: len(ledger.exposures) == 7)
     assert ledger.requests == 8
+
+
+async def test_movie_that_vanishes_while_its_registration_is_answered_is_declared_gone(
+    tmp_path: Path, movie_bytes: Movie
+) -> None:
+    ledger = Ledger()
+    ledger.run("s", tmp_path)
+    for name in ("a.mrc", "b.mrc"):
+        (tmp_path / name).write_bytes(movie_bytes())
+    ledger.before_reply = (tmp_path / "a.mrc").unlink
+    async with serving(ledger) as server, ingesting(server.port):
+        await ledger.until(lambda: ledger.paths("s") == ["a.mrc", "b.mrc"])
+        await ledger.until(lambda: "deleted" in ledger.exposures[("s", "a.mrc")].file.defect)
 
 
 async def test_restarted_ingest_registers_nothing_twice(tmp_path: Path, movie_bytes: Movie) -> None:

@@ -160,6 +160,22 @@ def test_deleted_movies_are_reported_one_by_one_and_come_back(bench: Bench, movi
     assert (back.file.relative_path, back.file.defect) == ("a.mrc", "")
 
 
+def test_movie_that_is_gone_after_it_failed_is_asked_about_until_it_is_back(bench: Bench, movie_bytes: Movie) -> None:
+    b = bench()
+    for name in ("a.mrc", "b.mrc"):
+        (b.root / name).write_bytes(movie_bytes())
+    b.run(5)
+    (b.root / "a.mrc").rename(b.root.parent / "a.mrc")
+    (gone,) = b.run(10)
+    assert b.run(130) == []
+    b.scanner.may_be_retried(gone)
+    (again,) = b.run(70)
+    assert again.gone_exposure_id == gone.gone_exposure_id
+    b.scanner.may_be_retried(again)
+    (b.root.parent / "a.mrc").rename(b.root / "a.mrc")
+    assert [(movie.gone_exposure_id, movie.file.defect) for movie in b.run(130)] == [("", "")]
+
+
 def test_deletion_before_registration_leaves_nothing(bench: Bench, movie_bytes: Movie) -> None:
     b = bench()
     (b.root / "a.mrc").write_bytes(movie_bytes())

@@ -115,6 +115,23 @@ def test_completing_works_off_the_queue_then_ends_streaming_then_the_session(wor
     assert session(world)["state"] == "COMPLETED"
 
 
+def test_a_completing_session_hears_of_changes_to_what_is_queued(world: World) -> None:
+    session_id = up(world)
+    for path in ("done", "queued", "gone"):
+        world.register(session_id, path)
+    preprocess = world.worker_of("preprocess")
+    world.claim(preprocess, 1)
+    world.commit(preprocess)
+    (done,) = [row["relative_path"] for row in world.rows(tables.exposure) if row["state"] == "DONE"]
+    waiting, gone = sorted({"done", "queued", "gone"} - {done})
+    world.change(session_id, "complete")
+    assert "is completing" in world.register(session_id, done, size=200).refused
+    assert not world.register(session_id, waiting, size=200).refused
+    assert not world.register(session_id, gone, defect="It was moved or deleted.").refused
+    states = {row["relative_path"]: (row["state"], row["generation"]) for row in world.rows(tables.exposure)}
+    assert states == {done: ("DONE", 1), waiting: ("READY", 2), gone: ("QUARANTINED", 2)}
+
+
 def test_a_completed_session_can_be_started_again_for_more_movies(world: World) -> None:
     session_id = up(world, until="", slots=2)
     world.change(session_id, "complete")

@@ -37,13 +37,16 @@ def register_all(
 
 
 def register(tx: Transaction, request: exposure_pb2.RegisterExposuresRequest) -> exposure_pb2.RegisterExposuresResponse:
-    """Register one movie; a known one with other content gets the next generation and is processed again."""
+    """Register one movie; a known one with other content gets the next generation and is processed again.
+
+    While a session is being completed only what it still has to work off may change.
+    """
     path = request.file.relative_path
     session = tx.one(statements.SESSION, key=request.session_id)
-    refused = _refusal(session, path)
+    known = tx.one(_BY_PATH, session_id=request.session_id, path=path)
+    refused = _refusal(session, path, known)
     if refused or session is None:
         return exposure_pb2.RegisterExposuresResponse(relative_path=path, refused=refused)
-    known = tx.one(_BY_PATH, session_id=request.session_id, path=path)
     if known is None:
         exposure_id = _create(tx, session, request)
         return exposure_pb2.RegisterExposuresResponse(relative_path=path, exposure_id=exposure_id, created=True)
@@ -99,10 +102,11 @@ def retry_quarantined(tx: Transaction, session_id: str) -> int:
     return retried
 
 
-def _refusal(session: RowMapping | None, path: str) -> str:
+def _refusal(session: RowMapping | None, path: str, known: RowMapping | None) -> str:
     if session is None:
         return "There is no such session."
-    if session["state"] != "RUNNING":
+    queued = session["state"] == "COMPLETING" and known is not None and known["state"] in ("READY", "RUNNING")
+    if session["state"] != "RUNNING" and not queued:
         return f"Session {session['name']} is {session['state'].lower()}; start it to register movies."
     if not path or path.startswith("/") or ".." in path.split("/") or "\0" in path:
         return f"{path!r} is not a path relative to the session's movie folder."
