@@ -22,7 +22,8 @@ demo: setup    ## simulated microscope to 2D classes, live in the browser (ONCE=
 	$(BIN)/frazil demo $(if $(ONCE),--once,)
 
 test: setup    ## unit, model, conformance and integration tests: no root, engine or browser
-	$(BIN)/python -m pytest -m "not gpu and not nvrtc and not docker and not browser and not system and not long" $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal \
+	  -m "not gpu and not nvrtc and not docker and not browser and not system and not long" $(ARGS)
 
 test-system: setup ## tests with containers, a browser, servers and NVRTC
 	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt --group cuda

@@ -15,17 +15,13 @@ from simulation.weakened import RULES, without
 SMALL = Size(hours=4, bursts=1, movies=3, faults=6, levers=3)
 ROUGH = Size(hours=2, bursts=4, movies=6, faults=40, levers=2)
 SHOWS_LATE = ("a lost lease heals only while it is its job's newest", "a repeated request has one effect")
-DAYS, DAYS_MORE, CHUNK = 4, 50, 2
+DAYS, CHUNK = 50, 2
 WEAKENED_MAX = 40  # seeds within which a missing rule must show
 TESTS = Path(__file__).parent.parent
 
 
-def _slow(first: int) -> object:
-    return pytest.param(first, marks=[pytest.mark.long] if first >= DAYS else [])
-
-
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("first", [_slow(first) for first in range(0, DAYS_MORE, CHUNK)])
+@pytest.mark.parametrize("first", range(0, DAYS, CHUNK))
 def test_days_of_faults_end_as_if_there_had_been_none(first: int) -> None:
     for seed in range(first, first + CHUNK):
         report = simulate(seed)

@@ -207,8 +207,8 @@ class Children:
         return False, None
 
     def _terminate(self, worker: Worker) -> None:
-        if worker.process is not None:
-            worker.process.terminate()
+        if worker.process is not None:  # not Popen.terminate: that reaps the dead, which only `_reap` may do
+            os.kill(worker.pid, signal.SIGTERM)
         elif pid := self._adopted_pid(worker):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

@@ -54,7 +54,7 @@ class AgentStream:
             done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
                 task.result()  # neither ever ends by itself: this raises what ended it
-            await self._drain(drain_seconds)
+            await _first_ended(self._drain(drain_seconds), tasks[0])
         finally:
             for task in (*tasks, stopped):
                 task.cancel()

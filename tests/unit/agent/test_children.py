@@ -93,6 +93,15 @@ def test_stopped_worker_can_be_killed(rig: Any) -> None:
     assert rig.until_ended().exit_code == -signal.SIGKILL
 
 
+def test_telling_the_dead_to_drain_still_reports_their_end(rig: Any) -> None:
+    worker = rig.children.start(rig.order(), rig.slot)
+    rig.until_ready()
+    rig.children.stop(worker, kill=True)
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    rig.children.stop(worker, kill=False, deadline_seconds=30)
+    assert [ended.exit_code for ended in rig.children.poll()] == [-signal.SIGKILL]
+
+
 def test_helpers_die_with_their_worker(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY", "helped")
     worker = rig.children.start(rig.order(), rig.slot)
