@@ -29,7 +29,7 @@ from frazil.api.session.v1 import session_pb2 as frazil_dot_api_dot_session_dot_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66razil/api/event/v1/event.proto\x12\x13\x66razil.api.event.v1\x1a%frazil/api/exposure/v1/exposure.proto\x1a\x31\x66razil/api/reconstruction/v1/reconstruction.proto\x1a\'frazil/api/scheduler/v1/scheduler.proto\x1a#frazil/api/session/v1/session.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x04\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x31\n\x07session\x18\x05 \x01(\x0b\x32\x1e.frazil.api.session.v1.SessionH\x00\x12\x34\n\x08\x65xposure\x18\x06 \x01(\x0b\x32 .frazil.api.exposure.v1.ExposureH\x00\x12\x45\n\x0eparticle_block\x18\x07 \x01(\x0b\x32+.frazil.api.reconstruction.v1.ParticleBlockH\x00\x12\x45\n\x0e\x63lass_averages\x18\x08 \x01(\x0b\x32+.frazil.api.reconstruction.v1.ClassAveragesH\x00\x12+\n\x03job\x18\t \x01(\x0b\x32\x1c.frazil.api.scheduler.v1.JobH\x00\x12-\n\x04node\x18\n \x01(\x0b\x32\x1d.frazil.api.scheduler.v1.NodeH\x00\x12-\n\x06notice\x18\x0b \x01(\x0b\x32\x1b.frazil.api.event.v1.NoticeH\x00\x12\x36\n\x06volume\x18\x0c \x01(\x0b\x32$.frazil.api.reconstruction.v1.VolumeH\x00\x42\x06\n\x04\x62ody\")\n\x06Notice\x12\r\n\x05level\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\"P\n\x12WatchEventsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x11\n\tuntil_now\x18\x03 \x01(\x08\"N\n\x13WatchEventsResponse\x12*\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1a.frazil.api.event.v1.EventJ\x04\x08\x01\x10\x02R\x05\x65vent2r\n\x0c\x45ventService\x12\x62\n\x0bWatchEvents\x12\'.frazil.api.event.v1.WatchEventsRequest\x1a(.frazil.api.event.v1.WatchEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66razil/api/event/v1/event.proto\x12\x13\x66razil.api.event.v1\x1a%frazil/api/exposure/v1/exposure.proto\x1a\x31\x66razil/api/reconstruction/v1/reconstruction.proto\x1a\'frazil/api/scheduler/v1/scheduler.proto\x1a#frazil/api/session/v1/session.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x04\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x31\n\x07session\x18\x05 \x01(\x0b\x32\x1e.frazil.api.session.v1.SessionH\x00\x12\x34\n\x08\x65xposure\x18\x06 \x01(\x0b\x32 .frazil.api.exposure.v1.ExposureH\x00\x12\x45\n\x0eparticle_block\x18\x07 \x01(\x0b\x32+.frazil.api.reconstruction.v1.ParticleBlockH\x00\x12\x45\n\x0e\x63lass_averages\x18\x08 \x01(\x0b\x32+.frazil.api.reconstruction.v1.ClassAveragesH\x00\x12+\n\x03job\x18\t \x01(\x0b\x32\x1c.frazil.api.scheduler.v1.JobH\x00\x12-\n\x04node\x18\n \x01(\x0b\x32\x1d.frazil.api.scheduler.v1.NodeH\x00\x12-\n\x06notice\x18\x0b \x01(\x0b\x32\x1b.frazil.api.event.v1.NoticeH\x00\x12\x36\n\x06volume\x18\x0c \x01(\x0b\x32$.frazil.api.reconstruction.v1.VolumeH\x00\x12<\n\ttemplates\x18\r \x01(\x0b\x32\'.frazil.api.reconstruction.v1.TemplatesH\x00\x42\x06\n\x04\x62ody\")\n\x06Notice\x12\r\n\x05level\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\"P\n\x12WatchEventsRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x11\n\tuntil_now\x18\x03 \x01(\x08\"N\n\x13WatchEventsResponse\x12*\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1a.frazil.api.event.v1.EventJ\x04\x08\x01\x10\x02R\x05\x65vent2r\n\x0c\x45ventService\x12\x62\n\x0bWatchEvents\x12\'.frazil.api.event.v1.WatchEventsRequest\x1a(.frazil.api.event.v1.WatchEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'frazil.api.event.v1.event_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENT']._serialized_start=258
-  _globals['_EVENT']._serialized_end=809
-  _globals['_NOTICE']._serialized_start=811
-  _globals['_NOTICE']._serialized_end=852
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=854
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=934
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=936
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1014
-  _globals['_EVENTSERVICE']._serialized_start=1016
-  _globals['_EVENTSERVICE']._serialized_end=1130
+  _globals['_EVENT']._serialized_end=871
+  _globals['_NOTICE']._serialized_start=873
+  _globals['_NOTICE']._serialized_end=914
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=916
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=996
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=998
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1076
+  _globals['_EVENTSERVICE']._serialized_start=1078
+  _globals['_EVENTSERVICE']._serialized_end=1192
 # @@protoc_insertion_point(module_scope)

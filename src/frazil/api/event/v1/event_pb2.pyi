@@ -41,6 +41,7 @@ class Event(google.protobuf.message.Message):
     NODE_FIELD_NUMBER: builtins.int
     NOTICE_FIELD_NUMBER: builtins.int
     VOLUME_FIELD_NUMBER: builtins.int
+    TEMPLATES_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Gap-free over the whole ledger, from 1."""
     session_id: builtins.str
@@ -83,6 +84,10 @@ class Event(google.protobuf.message.Message):
     def volume(self) -> frazil.api.reconstruction.v1.reconstruction_pb2.Volume:
         """Volume."""
 
+    @property
+    def templates(self) -> frazil.api.reconstruction.v1.reconstruction_pb2.Templates:
+        """Templates."""
+
     def __init__(
         self,
         *,
@@ -98,10 +103,11 @@ class Event(google.protobuf.message.Message):
         node: frazil.api.scheduler.v1.scheduler_pb2.Node | None = ...,
         notice: Global___Notice | None = ...,
         volume: frazil.api.reconstruction.v1.reconstruction_pb2.Volume | None = ...,
+        templates: frazil.api.reconstruction.v1.reconstruction_pb2.Templates | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "class_averages", b"class_averages", "exposure", b"exposure", "job", b"job", "node", b"node", "notice", b"notice", "particle_block", b"particle_block", "session", b"session", "time", b"time", "volume", b"volume"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "class_averages", b"class_averages", "exposure", b"exposure", "job", b"job", "kind", b"kind", "node", b"node", "notice", b"notice", "particle_block", b"particle_block", "sequence", b"sequence", "session", b"session", "session_id", b"session_id", "time", b"time", "volume", b"volume"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["session", "exposure", "particle_block", "class_averages", "job", "node", "notice", "volume"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "class_averages", b"class_averages", "exposure", b"exposure", "job", b"job", "node", b"node", "notice", b"notice", "particle_block", b"particle_block", "session", b"session", "templates", b"templates", "time", b"time", "volume", b"volume"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "class_averages", b"class_averages", "exposure", b"exposure", "job", b"job", "kind", b"kind", "node", b"node", "notice", b"notice", "particle_block", b"particle_block", "sequence", b"sequence", "session", b"session", "session_id", b"session_id", "templates", b"templates", "time", b"time", "volume", b"volume"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["session", "exposure", "particle_block", "class_averages", "job", "node", "notice", "volume", "templates"] | None: ...
 
 Global___Event: typing_extensions.TypeAlias = Event
 

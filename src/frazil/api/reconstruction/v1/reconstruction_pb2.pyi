@@ -41,6 +41,8 @@ class ClassAverages(google.protobuf.message.Message):
     CLASSES_FIELD_NUMBER: builtins.int
     FINAL_FIELD_NUMBER: builtins.int
     PUBLISH_TIME_FIELD_NUMBER: builtins.int
+    SELECTION_FIELD_NUMBER: builtins.int
+    SELECTED_PARTICLE_COUNT_FIELD_NUMBER: builtins.int
     session_id: builtins.str
     """Session."""
     job_id: builtins.str
@@ -67,6 +69,8 @@ class ClassAverages(google.protobuf.message.Message):
     """Table of assignments (.npy), relative to the session's folder."""
     final: builtins.bool
     """The last passes over all particles are done."""
+    selected_particle_count: builtins.int
+    """Output only. Particles of selected classes."""
     @property
     def classes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ClassAverage]:
         """The classes in order of class number."""
@@ -74,6 +78,10 @@ class ClassAverages(google.protobuf.message.Message):
     @property
     def publish_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only."""
+
+    @property
+    def selection(self) -> Global___ClassSelection:
+        """Output only. By what classes are selected."""
 
     def __init__(
         self,
@@ -93,9 +101,11 @@ class ClassAverages(google.protobuf.message.Message):
         classes: collections.abc.Iterable[Global___ClassAverage] | None = ...,
         final: builtins.bool = ...,
         publish_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        selection: Global___ClassSelection | None = ...,
+        selected_particle_count: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["publish_time", b"publish_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["assignments", b"assignments", "averages", b"averages", "box_px", b"box_px", "classes", b"classes", "final", b"final", "job_id", b"job_id", "particle_block_sequence", b"particle_block_sequence", "particle_count", b"particle_count", "pixel_size_angstrom", b"pixel_size_angstrom", "publish_time", b"publish_time", "revision", b"revision", "session_id", b"session_id", "sheet", b"sheet", "sheet_columns", b"sheet_columns", "sheet_tile_px", b"sheet_tile_px"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["publish_time", b"publish_time", "selection", b"selection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["assignments", b"assignments", "averages", b"averages", "box_px", b"box_px", "classes", b"classes", "final", b"final", "job_id", b"job_id", "particle_block_sequence", b"particle_block_sequence", "particle_count", b"particle_count", "pixel_size_angstrom", b"pixel_size_angstrom", "publish_time", b"publish_time", "revision", b"revision", "selected_particle_count", b"selected_particle_count", "selection", b"selection", "session_id", b"session_id", "sheet", b"sheet", "sheet_columns", b"sheet_columns", "sheet_tile_px", b"sheet_tile_px"]) -> None: ...
 
 Global___ClassAverages: typing_extensions.TypeAlias = ClassAverages
 
@@ -110,6 +120,10 @@ class ClassAverage(google.protobuf.message.Message):
     RESOLUTION_ANGSTROM_FIELD_NUMBER: builtins.int
     EFFECTIVE_CLASSES_FIELD_NUMBER: builtins.int
     JUNK_FIELD_NUMBER: builtins.int
+    SELECTED_FIELD_NUMBER: builtins.int
+    RESTARTS_FIELD_NUMBER: builtins.int
+    MEAN_PROBABILITY_FIELD_NUMBER: builtins.int
+    QUALITY_FIELD_NUMBER: builtins.int
     class_number: builtins.int
     """Number from 1, stable over revisions."""
     particle_count: builtins.int
@@ -120,6 +134,14 @@ class ClassAverage(google.protobuf.message.Message):
     """Effective number of classes its particles are spread over."""
     junk: builtins.bool
     """Ranked as junk by the automatic rule."""
+    selected: builtins.bool
+    """Output only. Selected: by a person, else by thresholds and ranking."""
+    restarts: builtins.int
+    """How often it began anew: after that it shows something else, and what a person said of it counts no more."""
+    mean_probability: builtins.float
+    """Mean probability of the class over its particles."""
+    quality: builtins.float
+    """Rank: FRC area in relation to what good classes of its size have; junk is low."""
     def __init__(
         self,
         *,
@@ -128,12 +150,210 @@ class ClassAverage(google.protobuf.message.Message):
         resolution_angstrom: builtins.float | None = ...,
         effective_classes: builtins.float = ...,
         junk: builtins.bool = ...,
+        selected: builtins.bool = ...,
+        restarts: builtins.int = ...,
+        mean_probability: builtins.float = ...,
+        quality: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_resolution_angstrom", b"_resolution_angstrom", "resolution_angstrom", b"resolution_angstrom"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_resolution_angstrom", b"_resolution_angstrom", "class_number", b"class_number", "effective_classes", b"effective_classes", "junk", b"junk", "particle_count", b"particle_count", "resolution_angstrom", b"resolution_angstrom"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_resolution_angstrom", b"_resolution_angstrom", "class_number", b"class_number", "effective_classes", b"effective_classes", "junk", b"junk", "mean_probability", b"mean_probability", "particle_count", b"particle_count", "quality", b"quality", "resolution_angstrom", b"resolution_angstrom", "restarts", b"restarts", "selected", b"selected"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_resolution_angstrom", b"_resolution_angstrom"]) -> typing.Literal["resolution_angstrom"] | None: ...
 
 Global___ClassAverage: typing_extensions.TypeAlias = ClassAverage
+
+@typing.final
+class ClassSelection(google.protobuf.message.Message):
+    """By what 2D classes are selected. What a person said of a class wins over thresholds and ranking."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: builtins.int
+    THRESHOLDS_FIELD_NUMBER: builtins.int
+    OVERRIDES_FIELD_NUMBER: builtins.int
+    ALL_PARTICLES_FIELD_NUMBER: builtins.int
+    revision: builtins.int
+    """Grows with every change; 0 means that nobody has selected anything: 3D takes every particle."""
+    all_particles: builtins.bool
+    """3D takes every particle, whatever is selected."""
+    @property
+    def thresholds(self) -> Global___ClassThresholds:
+        """Thresholds."""
+
+    @property
+    def overrides(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ClassOverride]:
+        """What a person said."""
+
+    def __init__(
+        self,
+        *,
+        revision: builtins.int = ...,
+        thresholds: Global___ClassThresholds | None = ...,
+        overrides: collections.abc.Iterable[Global___ClassOverride] | None = ...,
+        all_particles: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["thresholds", b"thresholds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["all_particles", b"all_particles", "overrides", b"overrides", "revision", b"revision", "thresholds", b"thresholds"]) -> None: ...
+
+Global___ClassSelection: typing_extensions.TypeAlias = ClassSelection
+
+@typing.final
+class ClassThresholds(google.protobuf.message.Message):
+    """What a class must reach to be selected."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARTICLE_COUNT_MIN_FIELD_NUMBER: builtins.int
+    RESOLUTION_MAX_ANGSTROM_FIELD_NUMBER: builtins.int
+    EFFECTIVE_CLASSES_MAX_FIELD_NUMBER: builtins.int
+    IGNORE_RANKING_FIELD_NUMBER: builtins.int
+    particle_count_min: builtins.int
+    """Least number of particles; 0 means any."""
+    resolution_max_angstrom: builtins.float
+    """Coarsest resolution, Å; 0 means any."""
+    effective_classes_max: builtins.float
+    """Greatest effective number of classes that its particles are spread over; 0 means any."""
+    ignore_ranking: builtins.bool
+    """Classes that the automatic rule ranks as junk may be selected too."""
+    def __init__(
+        self,
+        *,
+        particle_count_min: builtins.int = ...,
+        resolution_max_angstrom: builtins.float = ...,
+        effective_classes_max: builtins.float = ...,
+        ignore_ranking: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["effective_classes_max", b"effective_classes_max", "ignore_ranking", b"ignore_ranking", "particle_count_min", b"particle_count_min", "resolution_max_angstrom", b"resolution_max_angstrom"]) -> None: ...
+
+Global___ClassThresholds: typing_extensions.TypeAlias = ClassThresholds
+
+@typing.final
+class ClassOverride(google.protobuf.message.Message):
+    """What a person said of one class."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLASS_NUMBER_FIELD_NUMBER: builtins.int
+    SELECTED_FIELD_NUMBER: builtins.int
+    RESTARTS_FIELD_NUMBER: builtins.int
+    class_number: builtins.int
+    """Class."""
+    selected: builtins.bool
+    """Selected or excluded."""
+    restarts: builtins.int
+    """Its restarts when it was said."""
+    def __init__(
+        self,
+        *,
+        class_number: builtins.int = ...,
+        selected: builtins.bool = ...,
+        restarts: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_number", b"class_number", "restarts", b"restarts", "selected", b"selected"]) -> None: ...
+
+Global___ClassOverride: typing_extensions.TypeAlias = ClassOverride
+
+@typing.final
+class Templates(google.protobuf.message.Message):
+    """Templates that an auxiliary job made for the picker. All of a session are kept."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    IMAGES_FIELD_NUMBER: builtins.int
+    STAR_FIELD_NUMBER: builtins.int
+    SHEET_FIELD_NUMBER: builtins.int
+    SHEET_COLUMNS_FIELD_NUMBER: builtins.int
+    BOX_PX_FIELD_NUMBER: builtins.int
+    PIXEL_SIZE_ANGSTROM_FIELD_NUMBER: builtins.int
+    PARTICLE_COUNT_FIELD_NUMBER: builtins.int
+    TEMPLATES_FIELD_NUMBER: builtins.int
+    PUBLISH_TIME_FIELD_NUMBER: builtins.int
+    session_id: builtins.str
+    """Session."""
+    job_id: builtins.str
+    """Job."""
+    source: builtins.str
+    """Where they come from, one phrase, e.g. "emd_1234.map, symmetry O"."""
+    images: builtins.str
+    """MRC stack, relative to the session's folder; protein white."""
+    star: builtins.str
+    """STAR file that names the images and which of them are selected, relative to the session's folder."""
+    sheet: builtins.str
+    """PNG sheet of the images, `sheet_columns` to a row, relative to the session's folder."""
+    sheet_columns: builtins.int
+    """Columns of the sheet."""
+    box_px: builtins.int
+    """Box, px; also the edge of one tile of the sheet."""
+    pixel_size_angstrom: builtins.float
+    """Pixel size, Å."""
+    particle_count: builtins.int
+    """Particles they were made from; 0 for views of a volume."""
+    @property
+    def templates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Template]:
+        """The images in order."""
+
+    @property
+    def publish_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only."""
+
+    def __init__(
+        self,
+        *,
+        session_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+        source: builtins.str = ...,
+        images: builtins.str = ...,
+        star: builtins.str = ...,
+        sheet: builtins.str = ...,
+        sheet_columns: builtins.int = ...,
+        box_px: builtins.int = ...,
+        pixel_size_angstrom: builtins.float = ...,
+        particle_count: builtins.int = ...,
+        templates: collections.abc.Iterable[Global___Template] | None = ...,
+        publish_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["publish_time", b"publish_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["box_px", b"box_px", "images", b"images", "job_id", b"job_id", "particle_count", b"particle_count", "pixel_size_angstrom", b"pixel_size_angstrom", "publish_time", b"publish_time", "session_id", b"session_id", "sheet", b"sheet", "sheet_columns", b"sheet_columns", "source", b"source", "star", b"star", "templates", b"templates"]) -> None: ...
+
+Global___Templates: typing_extensions.TypeAlias = Templates
+
+@typing.final
+class Template(google.protobuf.message.Message):
+    """One template."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    SELECTED_FIELD_NUMBER: builtins.int
+    PARTICLE_COUNT_FIELD_NUMBER: builtins.int
+    RESOLUTION_ANGSTROM_FIELD_NUMBER: builtins.int
+    EFFECTIVE_CLASSES_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Number from 1."""
+    selected: builtins.bool
+    """Suggested for picking: not ranked as junk."""
+    particle_count: builtins.int
+    """Particles of the class; 0 for a view of a volume."""
+    resolution_angstrom: builtins.float
+    """Half-average FRC 0.5 resolution of the class, Å; unset when not reached, and for a view of a volume."""
+    effective_classes: builtins.float
+    """Effective number of classes that the class's particles are spread over; 0 for a view of a volume."""
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        selected: builtins.bool = ...,
+        particle_count: builtins.int = ...,
+        resolution_angstrom: builtins.float | None = ...,
+        effective_classes: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_resolution_angstrom", b"_resolution_angstrom", "resolution_angstrom", b"resolution_angstrom"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_resolution_angstrom", b"_resolution_angstrom", "effective_classes", b"effective_classes", "number", b"number", "particle_count", b"particle_count", "resolution_angstrom", b"resolution_angstrom", "selected", b"selected"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_resolution_angstrom", b"_resolution_angstrom"]) -> typing.Literal["resolution_angstrom"] | None: ...
+
+Global___Template: typing_extensions.TypeAlias = Template
 
 @typing.final
 class Volume(google.protobuf.message.Message):
@@ -555,3 +775,161 @@ class ListParticleBlocksResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["blocks", b"blocks"]) -> None: ...
 
 Global___ListParticleBlocksResponse: typing_extensions.TypeAlias = ListParticleBlocksResponse
+
+@typing.final
+class SelectClassesRequest(google.protobuf.message.Message):
+    """Asks to select classes. What is not named stays as it was."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    SELECT_FIELD_NUMBER: builtins.int
+    EXCLUDE_FIELD_NUMBER: builtins.int
+    RELEASE_FIELD_NUMBER: builtins.int
+    RELEASE_ALL_FIELD_NUMBER: builtins.int
+    THRESHOLDS_FIELD_NUMBER: builtins.int
+    ALL_PARTICLES_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name of the session."""
+    release_all: builtins.bool
+    """Thresholds and ranking decide on all classes again; applied before the three above."""
+    all_particles: builtins.bool
+    """3D takes every particle, whatever is selected; unset means only particles of selected classes."""
+    @property
+    def select(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Classes to select."""
+
+    @property
+    def exclude(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Classes to exclude."""
+
+    @property
+    def release(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Classes that thresholds and ranking decide on again."""
+
+    @property
+    def thresholds(self) -> Global___ClassThresholds:
+        """Thresholds, all of them; unset means as they were."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        select: collections.abc.Iterable[builtins.int] | None = ...,
+        exclude: collections.abc.Iterable[builtins.int] | None = ...,
+        release: collections.abc.Iterable[builtins.int] | None = ...,
+        release_all: builtins.bool = ...,
+        thresholds: Global___ClassThresholds | None = ...,
+        all_particles: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["thresholds", b"thresholds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["all_particles", b"all_particles", "exclude", b"exclude", "release", b"release", "release_all", b"release_all", "request_id", b"request_id", "select", b"select", "session", b"session", "thresholds", b"thresholds"]) -> None: ...
+
+Global___SelectClassesRequest: typing_extensions.TypeAlias = SelectClassesRequest
+
+@typing.final
+class SelectClassesResponse(google.protobuf.message.Message):
+    """What is selected now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: builtins.int
+    CLASS_AVERAGES_FIELD_NUMBER: builtins.int
+    @property
+    def selection(self) -> Global___ClassSelection:
+        """By what classes are selected."""
+
+    @property
+    def class_averages(self) -> Global___ClassAverages:
+        """The newest classification; unset before the first."""
+
+    def __init__(
+        self,
+        *,
+        selection: Global___ClassSelection | None = ...,
+        class_averages: Global___ClassAverages | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["class_averages", b"class_averages", "selection", b"selection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["class_averages", b"class_averages", "selection", b"selection"]) -> None: ...
+
+Global___SelectClassesResponse: typing_extensions.TypeAlias = SelectClassesResponse
+
+@typing.final
+class ResetClassesRequest(google.protobuf.message.Message):
+    """Asks to begin 2D classification anew."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    CLEAR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name of the session."""
+    clear: builtins.bool
+    """Stops it and takes its published classes away, instead of letting it begin at once."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        clear: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["clear", b"clear", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___ResetClassesRequest: typing_extensions.TypeAlias = ResetClassesRequest
+
+@typing.final
+class ResetClassesResponse(google.protobuf.message.Message):
+    """Empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ResetClassesResponse: typing_extensions.TypeAlias = ResetClassesResponse
+
+@typing.final
+class ListTemplatesRequest(google.protobuf.message.Message):
+    """Asks for templates."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: builtins.int
+    session: builtins.str
+    """Identity or name of the session; empty means all sessions."""
+    def __init__(
+        self,
+        *,
+        session: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["session", b"session"]) -> None: ...
+
+Global___ListTemplatesRequest: typing_extensions.TypeAlias = ListTemplatesRequest
+
+@typing.final
+class ListTemplatesResponse(google.protobuf.message.Message):
+    """Templates."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEMPLATES_FIELD_NUMBER: builtins.int
+    @property
+    def templates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Templates]:
+        """The newest first."""
+
+    def __init__(
+        self,
+        *,
+        templates: collections.abc.Iterable[Global___Templates] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["templates", b"templates"]) -> None: ...
+
+Global___ListTemplatesResponse: typing_extensions.TypeAlias = ListTemplatesResponse

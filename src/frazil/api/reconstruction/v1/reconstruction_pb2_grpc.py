@@ -50,6 +50,21 @@ class ReconstructionServiceStub(object):
                 request_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListParticleBlocksRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListParticleBlocksResponse.FromString,
                 _registered_method=True)
+        self.SelectClasses = channel.unary_unary(
+                '/frazil.api.reconstruction.v1.ReconstructionService/SelectClasses',
+                request_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.SelectClassesRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.SelectClassesResponse.FromString,
+                _registered_method=True)
+        self.ResetClasses = channel.unary_unary(
+                '/frazil.api.reconstruction.v1.ReconstructionService/ResetClasses',
+                request_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ResetClassesRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ResetClassesResponse.FromString,
+                _registered_method=True)
+        self.ListTemplates = channel.unary_unary(
+                '/frazil.api.reconstruction.v1.ReconstructionService/ListTemplates',
+                request_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListTemplatesRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListTemplatesResponse.FromString,
+                _registered_method=True)
 
 
 class ReconstructionServiceServicer(object):
@@ -77,6 +92,28 @@ class ReconstructionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SelectClasses(self, request, context):
+        """Chooses 2D classes by number and by thresholds. From then on 3D jobs take only particles whose newest assignment is to a
+        selected class. NOT_FOUND before the first classification when classes are named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetClasses(self, request, context):
+        """Lets streaming 2D classification begin anew with the session's present parameters; what it has learnt is dropped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTemplates(self, request, context):
+        """Lists templates for the picker, the newest first; a session takes them by SessionService.ChooseTemplates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReconstructionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +131,21 @@ def add_ReconstructionServiceServicer_to_server(servicer, server):
                     servicer.ListParticleBlocks,
                     request_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListParticleBlocksRequest.FromString,
                     response_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListParticleBlocksResponse.SerializeToString,
+            ),
+            'SelectClasses': grpc.unary_unary_rpc_method_handler(
+                    servicer.SelectClasses,
+                    request_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.SelectClassesRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.SelectClassesResponse.SerializeToString,
+            ),
+            'ResetClasses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetClasses,
+                    request_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ResetClassesRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ResetClassesResponse.SerializeToString,
+            ),
+            'ListTemplates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTemplates,
+                    request_deserializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListTemplatesRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListTemplatesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +230,87 @@ class ReconstructionService(object):
             '/frazil.api.reconstruction.v1.ReconstructionService/ListParticleBlocks',
             frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListParticleBlocksRequest.SerializeToString,
             frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListParticleBlocksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SelectClasses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.reconstruction.v1.ReconstructionService/SelectClasses',
+            frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.SelectClassesRequest.SerializeToString,
+            frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.SelectClassesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetClasses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.reconstruction.v1.ReconstructionService/ResetClasses',
+            frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ResetClassesRequest.SerializeToString,
+            frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ResetClassesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTemplates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.reconstruction.v1.ReconstructionService/ListTemplates',
+            frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListTemplatesRequest.SerializeToString,
+            frazil_dot_api_dot_reconstruction_dot_v1_dot_reconstruction__pb2.ListTemplatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,7 +73,55 @@ _ReconstructionServiceListParticleBlocksType = typing_extensions.TypeVar(
     ],
 )
 
-class ReconstructionServiceStub(typing.Generic[_ReconstructionServiceGetClassAveragesType, _ReconstructionServiceGetVolumeType, _ReconstructionServiceListParticleBlocksType]):
+_ReconstructionServiceSelectClassesType = typing_extensions.TypeVar(
+    '_ReconstructionServiceSelectClassesType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesResponse,
+    ],
+)
+
+_ReconstructionServiceResetClassesType = typing_extensions.TypeVar(
+    '_ReconstructionServiceResetClassesType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesResponse,
+    ],
+)
+
+_ReconstructionServiceListTemplatesType = typing_extensions.TypeVar(
+    '_ReconstructionServiceListTemplatesType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesResponse,
+    ],
+)
+
+class ReconstructionServiceStub(typing.Generic[_ReconstructionServiceGetClassAveragesType, _ReconstructionServiceGetVolumeType, _ReconstructionServiceListParticleBlocksType, _ReconstructionServiceSelectClassesType, _ReconstructionServiceResetClassesType, _ReconstructionServiceListTemplatesType]):
     """Reads reconstruction results and particle blocks."""
 
     @typing.overload
@@ -89,6 +137,18 @@ class ReconstructionServiceStub(typing.Generic[_ReconstructionServiceGetClassAve
         grpc.UnaryUnaryMultiCallable[
             frazil.api.reconstruction.v1.reconstruction_pb2.ListParticleBlocksRequest,
             frazil.api.reconstruction.v1.reconstruction_pb2.ListParticleBlocksResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesRequest,
+            frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesRequest,
+            frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesRequest,
+            frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -106,6 +166,18 @@ class ReconstructionServiceStub(typing.Generic[_ReconstructionServiceGetClassAve
             frazil.api.reconstruction.v1.reconstruction_pb2.ListParticleBlocksRequest,
             frazil.api.reconstruction.v1.reconstruction_pb2.ListParticleBlocksResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesRequest,
+            frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesRequest,
+            frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesRequest,
+            frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetClassAverages: _ReconstructionServiceGetClassAveragesType
@@ -116,6 +188,17 @@ class ReconstructionServiceStub(typing.Generic[_ReconstructionServiceGetClassAve
 
     ListParticleBlocks: _ReconstructionServiceListParticleBlocksType
     """Lists particle blocks after a sequence number."""
+
+    SelectClasses: _ReconstructionServiceSelectClassesType
+    """Chooses 2D classes by number and by thresholds. From then on 3D jobs take only particles whose newest assignment is to a
+    selected class. NOT_FOUND before the first classification when classes are named.
+    """
+
+    ResetClasses: _ReconstructionServiceResetClassesType
+    """Lets streaming 2D classification begin anew with the session's present parameters; what it has learnt is dropped."""
+
+    ListTemplates: _ReconstructionServiceListTemplatesType
+    """Lists templates for the picker, the newest first; a session takes them by SessionService.ChooseTemplates."""
 
 ReconstructionServiceAsyncStub: typing_extensions.TypeAlias = ReconstructionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -129,6 +212,18 @@ ReconstructionServiceAsyncStub: typing_extensions.TypeAlias = ReconstructionServ
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.reconstruction.v1.reconstruction_pb2.ListParticleBlocksRequest,
         frazil.api.reconstruction.v1.reconstruction_pb2.ListParticleBlocksResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesRequest,
+        frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesResponse,
     ],
 ]
 
@@ -158,5 +253,31 @@ class ReconstructionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.reconstruction.v1.reconstruction_pb2.ListParticleBlocksResponse, collections.abc.Awaitable[frazil.api.reconstruction.v1.reconstruction_pb2.ListParticleBlocksResponse]]:
         """Lists particle blocks after a sequence number."""
+
+    @abc.abstractmethod
+    def SelectClasses(
+        self,
+        request: frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesResponse, collections.abc.Awaitable[frazil.api.reconstruction.v1.reconstruction_pb2.SelectClassesResponse]]:
+        """Chooses 2D classes by number and by thresholds. From then on 3D jobs take only particles whose newest assignment is to a
+        selected class. NOT_FOUND before the first classification when classes are named.
+        """
+
+    @abc.abstractmethod
+    def ResetClasses(
+        self,
+        request: frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesResponse, collections.abc.Awaitable[frazil.api.reconstruction.v1.reconstruction_pb2.ResetClassesResponse]]:
+        """Lets streaming 2D classification begin anew with the session's present parameters; what it has learnt is dropped."""
+
+    @abc.abstractmethod
+    def ListTemplates(
+        self,
+        request: frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesResponse, collections.abc.Awaitable[frazil.api.reconstruction.v1.reconstruction_pb2.ListTemplatesResponse]]:
+        """Lists templates for the picker, the newest first; a session takes them by SessionService.ChooseTemplates."""
 
 def add_ReconstructionServiceServicer_to_server(servicer: ReconstructionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -194,6 +194,7 @@ class SessionParameters(google.protobuf.message.Message):
     PICKER_TEMPLATES_PATH_FIELD_NUMBER: builtins.int
     PICKER_LOWPASS_ANGSTROM_FIELD_NUMBER: builtins.int
     PICKER_ANGULAR_STEP_DEGREES_FIELD_NUMBER: builtins.int
+    PICKER_TEMPLATE_NUMBERS_FIELD_NUMBER: builtins.int
     CAMERA_FIELD_NUMBER: builtins.int
     SYMMETRY_FIELD_NUMBER: builtins.int
     INITIAL_VOLUME_PATH_FIELD_NUMBER: builtins.int
@@ -288,6 +289,10 @@ class SessionParameters(google.protobuf.message.Message):
     def picker_shapes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Shapes that the blob picker starts from: "circle", "ellipse", "ring"; empty means circle and ring."""
 
+    @property
+    def picker_template_numbers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Templates to use by number from 1; empty means all, or those that a STAR file selects."""
+
     def __init__(
         self,
         *,
@@ -321,6 +326,7 @@ class SessionParameters(google.protobuf.message.Message):
         picker_templates_path: builtins.str = ...,
         picker_lowpass_angstrom: builtins.float = ...,
         picker_angular_step_degrees: builtins.float = ...,
+        picker_template_numbers: collections.abc.Iterable[builtins.int] | None = ...,
         camera: builtins.str = ...,
         symmetry: builtins.str = ...,
         initial_volume_path: builtins.str = ...,
@@ -333,7 +339,7 @@ class SessionParameters(google.protobuf.message.Message):
         load_crop: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_picker_power_max", b"_picker_power_max", "_picker_power_min", b"_picker_power_min", "_picker_score_min", b"_picker_score_min", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "picker_power_max", b"picker_power_max", "picker_power_min", b"picker_power_min", "picker_score_min", b"picker_score_min", "pixel_size_angstrom", b"pixel_size_angstrom", "spherical_aberration_mm", b"spherical_aberration_mm", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "voltage_kv", b"voltage_kv"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_picker_power_max", b"_picker_power_max", "_picker_power_min", b"_picker_power_min", "_picker_score_min", b"_picker_score_min", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "camera", b"camera", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "eer_fractions", b"eer_fractions", "eer_upsampling", b"eer_upsampling", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "gain_sense", b"gain_sense", "initial_volume_path", b"initial_volume_path", "load_crop", b"load_crop", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "picker", b"picker", "picker_angular_step_degrees", b"picker_angular_step_degrees", "picker_lowpass_angstrom", b"picker_lowpass_angstrom", "picker_max_picks", b"picker_max_picks", "picker_min_distance_diameters", b"picker_min_distance_diameters", "picker_power_max", b"picker_power_max", "picker_power_min", b"picker_power_min", "picker_score_min", b"picker_score_min", "picker_shapes", b"picker_shapes", "picker_templates_path", b"picker_templates_path", "pixel_size_angstrom", b"pixel_size_angstrom", "read_bzip2", b"read_bzip2", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "symmetry", b"symmetry", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_amplitude_contrast", b"_amplitude_contrast", "_dose_per_frame_e_per_angstrom2", b"_dose_per_frame_e_per_angstrom2", "_eer_dose_per_fraction_e_per_angstrom2", b"_eer_dose_per_fraction_e_per_angstrom2", "_picker_power_max", b"_picker_power_max", "_picker_power_min", b"_picker_power_min", "_picker_score_min", b"_picker_score_min", "_pixel_size_angstrom", b"_pixel_size_angstrom", "_spherical_aberration_mm", b"_spherical_aberration_mm", "_total_dose_e_per_angstrom2", b"_total_dose_e_per_angstrom2", "_voltage_kv", b"_voltage_kv", "amplitude_contrast", b"amplitude_contrast", "box_size_px", b"box_size_px", "camera", b"camera", "class_count", b"class_count", "class_max_resolution_angstrom", b"class_max_resolution_angstrom", "defects_path", b"defects_path", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "eer_dose_per_fraction_e_per_angstrom2", b"eer_dose_per_fraction_e_per_angstrom2", "eer_fractions", b"eer_fractions", "eer_upsampling", b"eer_upsampling", "gain_flip", b"gain_flip", "gain_path", b"gain_path", "gain_rotate", b"gain_rotate", "gain_sense", b"gain_sense", "initial_volume_path", b"initial_volume_path", "load_crop", b"load_crop", "metadata_folder", b"metadata_folder", "movie_folder", b"movie_folder", "movie_glob", b"movie_glob", "output_box_px", b"output_box_px", "particle_diameter_angstrom", b"particle_diameter_angstrom", "particle_diameter_max_angstrom", b"particle_diameter_max_angstrom", "picker", b"picker", "picker_angular_step_degrees", b"picker_angular_step_degrees", "picker_lowpass_angstrom", b"picker_lowpass_angstrom", "picker_max_picks", b"picker_max_picks", "picker_min_distance_diameters", b"picker_min_distance_diameters", "picker_power_max", b"picker_power_max", "picker_power_min", b"picker_power_min", "picker_score_min", b"picker_score_min", "picker_shapes", b"picker_shapes", "picker_template_numbers", b"picker_template_numbers", "picker_templates_path", b"picker_templates_path", "pixel_size_angstrom", b"pixel_size_angstrom", "read_bzip2", b"read_bzip2", "seed", b"seed", "spherical_aberration_mm", b"spherical_aberration_mm", "symmetry", b"symmetry", "total_dose_e_per_angstrom2", b"total_dose_e_per_angstrom2", "until", b"until", "voltage_kv", b"voltage_kv"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_amplitude_contrast", b"_amplitude_contrast"]) -> typing.Literal["amplitude_contrast"] | None: ...
     @typing.overload
@@ -1338,3 +1344,35 @@ class ApplyProfileRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["profile", b"profile", "request_id", b"request_id", "session", b"session"]) -> None: ...
 
 Global___ApplyProfileRequest: typing_extensions.TypeAlias = ApplyProfileRequest
+
+@typing.final
+class ChooseTemplatesRequest(google.protobuf.message.Message):
+    """Asks to pick with templates."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    NUMBERS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name of the session."""
+    job_id: builtins.str
+    """Identity of the job that made the templates."""
+    @property
+    def numbers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Templates to use by number from 1; empty means those that the job suggests."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        job_id: builtins.str = ...,
+        numbers: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "numbers", b"numbers", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___ChooseTemplatesRequest: typing_extensions.TypeAlias = ChooseTemplatesRequest

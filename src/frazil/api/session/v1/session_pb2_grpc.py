@@ -120,6 +120,11 @@ class SessionServiceStub(object):
                 request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ApplyProfileRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
                 _registered_method=True)
+        self.ChooseTemplates = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/ChooseTemplates',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ChooseTemplatesRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+                _registered_method=True)
         self.ReportScan = channel.unary_unary(
                 '/frazil.api.session.v1.SessionService/ReportScan',
                 request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ReportScanRequest.SerializeToString,
@@ -250,6 +255,13 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChooseTemplates(self, request, context):
+        """Lets the session pick with the templates of a job, its own or another session's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportScan(self, request, context):
         """Tells how the last scan of the session's folder went; called by ingest.
         """
@@ -343,6 +355,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
             'ApplyProfile': grpc.unary_unary_rpc_method_handler(
                     servicer.ApplyProfile,
                     request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ApplyProfileRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
+            ),
+            'ChooseTemplates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChooseTemplates,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ChooseTemplatesRequest.FromString,
                     response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
             ),
             'ReportScan': grpc.unary_unary_rpc_method_handler(
@@ -810,6 +827,33 @@ class SessionService(object):
             target,
             '/frazil.api.session.v1.SessionService/ApplyProfile',
             frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ApplyProfileRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChooseTemplates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/ChooseTemplates',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ChooseTemplatesRequest.SerializeToString,
             frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
             options,
             channel_credentials,

@@ -297,6 +297,22 @@ _SessionServiceApplyProfileType = typing_extensions.TypeVar(
     ],
 )
 
+_SessionServiceChooseTemplatesType = typing_extensions.TypeVar(
+    '_SessionServiceChooseTemplatesType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ChooseTemplatesRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ChooseTemplatesRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ChooseTemplatesRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+)
+
 _SessionServiceReportScanType = typing_extensions.TypeVar(
     '_SessionServiceReportScanType',
     grpc.UnaryUnaryMultiCallable[
@@ -313,7 +329,7 @@ _SessionServiceReportScanType = typing_extensions.TypeVar(
     ],
 )
 
-class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _SessionServiceGetSessionType, _SessionServiceListSessionsType, _SessionServiceStartSessionType, _SessionServicePauseSessionType, _SessionServiceCompleteSessionType, _SessionServiceCloneSessionType, _SessionServiceDeleteSessionType, _SessionServiceUpdateComputeType, _SessionServiceSwitchPlanType, _SessionServiceStartStreamingJobType, _SessionServiceStopStreamingJobType, _SessionServiceAdviseComputeType, _SessionServiceSaveProfileType, _SessionServiceListProfilesType, _SessionServiceDeleteProfileType, _SessionServiceApplyProfileType, _SessionServiceReportScanType]):
+class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _SessionServiceGetSessionType, _SessionServiceListSessionsType, _SessionServiceStartSessionType, _SessionServicePauseSessionType, _SessionServiceCompleteSessionType, _SessionServiceCloneSessionType, _SessionServiceDeleteSessionType, _SessionServiceUpdateComputeType, _SessionServiceSwitchPlanType, _SessionServiceStartStreamingJobType, _SessionServiceStopStreamingJobType, _SessionServiceAdviseComputeType, _SessionServiceSaveProfileType, _SessionServiceListProfilesType, _SessionServiceDeleteProfileType, _SessionServiceApplyProfileType, _SessionServiceChooseTemplatesType, _SessionServiceReportScanType]):
     """A session's life: created, started, paused, completed, cloned, deleted; where its jobs run; saved profiles."""
 
     @typing.overload
@@ -384,6 +400,10 @@ class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _Sessi
         ],
         grpc.UnaryUnaryMultiCallable[
             frazil.api.session.v1.session_pb2.ApplyProfileRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.ChooseTemplatesRequest,
             frazil.api.session.v1.session_pb2.Session,
         ],
         grpc.UnaryUnaryMultiCallable[
@@ -463,6 +483,10 @@ class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _Sessi
             frazil.api.session.v1.session_pb2.Session,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.ChooseTemplatesRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.session.v1.session_pb2.ReportScanRequest,
             frazil.api.session.v1.session_pb2.ReportScanResponse,
         ],
@@ -518,6 +542,9 @@ class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _Sessi
 
     ApplyProfile: _SessionServiceApplyProfileType
     """Gives a session that is not running the values of a configuration profile."""
+
+    ChooseTemplates: _SessionServiceChooseTemplatesType
+    """Lets the session pick with the templates of a job, its own or another session's."""
 
     ReportScan: _SessionServiceReportScanType
     """Tells how the last scan of the session's folder went; called by ingest."""
@@ -589,6 +616,10 @@ SessionServiceAsyncStub: typing_extensions.TypeAlias = SessionServiceStub[
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.session.v1.session_pb2.ApplyProfileRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.ChooseTemplatesRequest,
         frazil.api.session.v1.session_pb2.Session,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
@@ -735,6 +766,14 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
         """Gives a session that is not running the values of a configuration profile."""
+
+    @abc.abstractmethod
+    def ChooseTemplates(
+        self,
+        request: frazil.api.session.v1.session_pb2.ChooseTemplatesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
+        """Lets the session pick with the templates of a job, its own or another session's."""
 
     @abc.abstractmethod
     def ReportScan(

@@ -93,12 +93,15 @@ class AttachResponse(google.protobuf.message.Message):
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     PARAMETERS_FIELD_NUMBER: builtins.int
     START_VOLUME_FIELD_NUMBER: builtins.int
+    NEWEST_VOLUME_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Job."""
     job_type: builtins.str
     """Name of the declaration in frazil.jobs."""
     start_volume: builtins.str
     """Volume to start from: absolute, or relative to the session's folder; empty when there is none."""
+    newest_volume: builtins.str
+    """Newest published volume, refined before ab-initio, relative to the session's folder; empty when there is none."""
     @property
     def session(self) -> frazil.api.session.v1.session_pb2.Session:
         """The session, with parameters and folder."""
@@ -120,9 +123,10 @@ class AttachResponse(google.protobuf.message.Message):
         checkpoints: collections.abc.Iterable[Global___Checkpoint] | None = ...,
         parameters: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         start_volume: builtins.str = ...,
+        newest_volume: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["session", b"session"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoints", b"checkpoints", "job_id", b"job_id", "job_type", b"job_type", "parameters", b"parameters", "session", b"session", "start_volume", b"start_volume"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checkpoints", b"checkpoints", "job_id", b"job_id", "job_type", b"job_type", "newest_volume", b"newest_volume", "parameters", b"parameters", "session", b"session", "start_volume", b"start_volume"]) -> None: ...
 
 Global___AttachResponse: typing_extensions.TypeAlias = AttachResponse
 
@@ -410,12 +414,18 @@ class ReadParticleBlocksRequest(google.protobuf.message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: builtins.int
     MAX_COUNT_FIELD_NUMBER: builtins.int
     WAIT_SECONDS_FIELD_NUMBER: builtins.int
+    CLASS_REVISION_FIELD_NUMBER: builtins.int
+    SELECTION_REVISION_FIELD_NUMBER: builtins.int
     after_sequence: builtins.int
     """Cursor."""
     max_count: builtins.int
     """Most to return; 0 means 100."""
     wait_seconds: builtins.float
     """Seconds to wait for the first, at most 20."""
+    class_revision: builtins.int
+    """The worker takes particles of selected classes: revision of the classification it knows, 0 for none."""
+    selection_revision: builtins.int
+    """Revision of the selection it knows."""
     @property
     def lease(self) -> Global___LeaseToken:
         """Credential."""
@@ -427,9 +437,12 @@ class ReadParticleBlocksRequest(google.protobuf.message.Message):
         after_sequence: builtins.int = ...,
         max_count: builtins.int = ...,
         wait_seconds: builtins.float = ...,
+        class_revision: builtins.int | None = ...,
+        selection_revision: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["after_sequence", b"after_sequence", "lease", b"lease", "max_count", b"max_count", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_class_revision", b"_class_revision", "class_revision", b"class_revision", "lease", b"lease"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_class_revision", b"_class_revision", "after_sequence", b"after_sequence", "class_revision", b"class_revision", "lease", b"lease", "max_count", b"max_count", "selection_revision", b"selection_revision", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_class_revision", b"_class_revision"]) -> typing.Literal["class_revision"] | None: ...
 
 Global___ReadParticleBlocksRequest: typing_extensions.TypeAlias = ReadParticleBlocksRequest
 
@@ -442,6 +455,7 @@ class ReadParticleBlocksResponse(google.protobuf.message.Message):
     BLOCKS_FIELD_NUMBER: builtins.int
     END_OF_INPUT_FIELD_NUMBER: builtins.int
     STOP_FIELD_NUMBER: builtins.int
+    CLASS_AVERAGES_FIELD_NUMBER: builtins.int
     end_of_input: builtins.bool
     """No more will ever come after the last of these."""
     stop: builtins.bool
@@ -450,14 +464,20 @@ class ReadParticleBlocksResponse(google.protobuf.message.Message):
     def blocks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[frazil.api.reconstruction.v1.reconstruction_pb2.ParticleBlock]:
         """In order."""
 
+    @property
+    def class_averages(self) -> frazil.api.reconstruction.v1.reconstruction_pb2.ClassAverages:
+        """Classification and selection, where they are not those that the worker knows."""
+
     def __init__(
         self,
         *,
         blocks: collections.abc.Iterable[frazil.api.reconstruction.v1.reconstruction_pb2.ParticleBlock] | None = ...,
         end_of_input: builtins.bool = ...,
         stop: builtins.bool = ...,
+        class_averages: frazil.api.reconstruction.v1.reconstruction_pb2.ClassAverages | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["blocks", b"blocks", "end_of_input", b"end_of_input", "stop", b"stop"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["class_averages", b"class_averages"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["blocks", b"blocks", "class_averages", b"class_averages", "end_of_input", b"end_of_input", "stop", b"stop"]) -> None: ...
 
 Global___ReadParticleBlocksResponse: typing_extensions.TypeAlias = ReadParticleBlocksResponse
 
@@ -651,6 +671,57 @@ class PublishVolumeResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["expired_paths", b"expired_paths", "revision", b"revision"]) -> None: ...
 
 Global___PublishVolumeResponse: typing_extensions.TypeAlias = PublishVolumeResponse
+
+@typing.final
+class PublishTemplatesRequest(google.protobuf.message.Message):
+    """Publishes templates."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
+    TEMPLATES_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    @property
+    def lease(self) -> Global___LeaseToken:
+        """Credential."""
+
+    @property
+    def templates(self) -> frazil.api.reconstruction.v1.reconstruction_pb2.Templates:
+        """The templates; session_id, job_id and publish_time are set by the scheduler."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        lease: Global___LeaseToken | None = ...,
+        templates: frazil.api.reconstruction.v1.reconstruction_pb2.Templates | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease", "templates", b"templates"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "request_id", b"request_id", "templates", b"templates"]) -> None: ...
+
+Global___PublishTemplatesRequest: typing_extensions.TypeAlias = PublishTemplatesRequest
+
+@typing.final
+class PublishTemplatesResponse(google.protobuf.message.Message):
+    """What was published."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPIRED_PATHS_FIELD_NUMBER: builtins.int
+    @property
+    def expired_paths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Files of an earlier publication of this job, relative to the session's folder."""
+
+    def __init__(
+        self,
+        *,
+        expired_paths: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expired_paths", b"expired_paths"]) -> None: ...
+
+Global___PublishTemplatesResponse: typing_extensions.TypeAlias = PublishTemplatesResponse
 
 @typing.final
 class FinishJobRequest(google.protobuf.message.Message):

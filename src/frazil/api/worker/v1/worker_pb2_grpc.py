@@ -80,6 +80,11 @@ class WorkerServiceStub(object):
                 request_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishVolumeRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishVolumeResponse.FromString,
                 _registered_method=True)
+        self.PublishTemplates = channel.unary_unary(
+                '/frazil.api.worker.v1.WorkerService/PublishTemplates',
+                request_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesResponse.FromString,
+                _registered_method=True)
         self.FinishJob = channel.unary_unary(
                 '/frazil.api.worker.v1.WorkerService/FinishJob',
                 request_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.FinishJobRequest.SerializeToString,
@@ -154,6 +159,13 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PublishTemplates(self, request, context):
+        """Publishes templates for the picker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FinishJob(self, request, context):
         """Ends the job: it has finished, or it cannot go on.
         """
@@ -208,6 +220,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.PublishVolume,
                     request_deserializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishVolumeRequest.FromString,
                     response_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishVolumeResponse.SerializeToString,
+            ),
+            'PublishTemplates': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishTemplates,
+                    request_deserializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesResponse.SerializeToString,
             ),
             'FinishJob': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishJob,
@@ -459,6 +476,33 @@ class WorkerService(object):
             '/frazil.api.worker.v1.WorkerService/PublishVolume',
             frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishVolumeRequest.SerializeToString,
             frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishTemplates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.worker.v1.WorkerService/PublishTemplates',
+            frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesRequest.SerializeToString,
+            frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -169,6 +169,22 @@ _WorkerServicePublishVolumeType = typing_extensions.TypeVar(
     ],
 )
 
+_WorkerServicePublishTemplatesType = typing_extensions.TypeVar(
+    '_WorkerServicePublishTemplatesType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.PublishTemplatesRequest,
+        frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.PublishTemplatesRequest,
+        frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.PublishTemplatesRequest,
+        frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse,
+    ],
+)
+
 _WorkerServiceFinishJobType = typing_extensions.TypeVar(
     '_WorkerServiceFinishJobType',
     grpc.UnaryUnaryMultiCallable[
@@ -185,7 +201,7 @@ _WorkerServiceFinishJobType = typing_extensions.TypeVar(
     ],
 )
 
-class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceHeartbeatType, _WorkerServiceClaimExposuresType, _WorkerServiceCommitExposureType, _WorkerServiceFailExposureType, _WorkerServiceReadParticleBlocksType, _WorkerServiceCommitCheckpointType, _WorkerServicePublishClassAveragesType, _WorkerServicePublishVolumeType, _WorkerServiceFinishJobType]):
+class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceHeartbeatType, _WorkerServiceClaimExposuresType, _WorkerServiceCommitExposureType, _WorkerServiceFailExposureType, _WorkerServiceReadParticleBlocksType, _WorkerServiceCommitCheckpointType, _WorkerServicePublishClassAveragesType, _WorkerServicePublishVolumeType, _WorkerServicePublishTemplatesType, _WorkerServiceFinishJobType]):
     """Workers dial home here."""
 
     @typing.overload
@@ -225,6 +241,10 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceH
         grpc.UnaryUnaryMultiCallable[
             frazil.api.worker.v1.worker_pb2.PublishVolumeRequest,
             frazil.api.worker.v1.worker_pb2.PublishVolumeResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.worker.v1.worker_pb2.PublishTemplatesRequest,
+            frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             frazil.api.worker.v1.worker_pb2.FinishJobRequest,
@@ -271,6 +291,10 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceH
             frazil.api.worker.v1.worker_pb2.PublishVolumeResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.worker.v1.worker_pb2.PublishTemplatesRequest,
+            frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.worker.v1.worker_pb2.FinishJobRequest,
             frazil.api.worker.v1.worker_pb2.FinishJobResponse,
         ],
@@ -302,6 +326,9 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceH
 
     PublishVolume: _WorkerServicePublishVolumeType
     """Publishes a volume."""
+
+    PublishTemplates: _WorkerServicePublishTemplatesType
+    """Publishes templates for the picker."""
 
     FinishJob: _WorkerServiceFinishJobType
     """Ends the job: it has finished, or it cannot go on."""
@@ -342,6 +369,10 @@ WorkerServiceAsyncStub: typing_extensions.TypeAlias = WorkerServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.worker.v1.worker_pb2.PublishVolumeRequest,
         frazil.api.worker.v1.worker_pb2.PublishVolumeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.PublishTemplatesRequest,
+        frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.worker.v1.worker_pb2.FinishJobRequest,
@@ -423,6 +454,14 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.worker.v1.worker_pb2.PublishVolumeResponse, collections.abc.Awaitable[frazil.api.worker.v1.worker_pb2.PublishVolumeResponse]]:
         """Publishes a volume."""
+
+    @abc.abstractmethod
+    def PublishTemplates(
+        self,
+        request: frazil.api.worker.v1.worker_pb2.PublishTemplatesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse, collections.abc.Awaitable[frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse]]:
+        """Publishes templates for the picker."""
 
     @abc.abstractmethod
     def FinishJob(
