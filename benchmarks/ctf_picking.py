@@ -25,9 +25,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import scipy.fft
 
-from frazil.algorithms.ctf.fit import estimate_ctf
+from frazil.algorithms.ctf.estimate import estimate_ctf
+from frazil.algorithms.detection.peaks import Limits
 from frazil.algorithms.dose_weighting import dose_weights, frame_exposures
 from frazil.algorithms.extraction import advise_box, extract
+from frazil.algorithms.pick_thresholds import picked
 from frazil.algorithms.picking import blob, template
 from frazil.algorithms.templates import Templates, project
 from frazil.io.mrc import write_mrc
@@ -141,11 +143,11 @@ def measure(condition: Condition, index: int, seed: int) -> dict[str, float]:
     ctf, _ = estimate_ctf(plain, optics=optics)
     clock.append(time.process_time())
     size = {"diameter_min_angstrom": diameter, "diameter_max_angstrom": diameter}
-    picks = blob.pick(weighted, blob.BlobParameters(**size), optics=optics, seed=1)
+    picks = picked(blob.search(weighted, blob.BlobParameters(**size), optics=optics, seed=1), Limits())
     clock.append(time.process_time())
     matched = template.TemplateParameters(templates=templates(condition.particle), **size)
     fitted = None if ctf.fit_resolution_angstrom is None else ctf
-    template_picks = template.pick(weighted, matched, optics=optics, ctf=fitted, seed=1)
+    template_picks = picked(template.search(weighted, matched, optics=optics, ctf=fitted, seed=1), Limits())
     clock.append(time.process_time())
     box = advise_box(diameter, condition.pixel)
     extract(weighted, picks, box=box, pixel_size_angstrom=condition.pixel, particle_diameter_angstrom=diameter, seed=1)

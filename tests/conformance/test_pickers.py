@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from frazil.algorithms import picking
+from frazil.algorithms.detection.peaks import Limits
+from frazil.algorithms.pick_thresholds import picked
 from frazil.algorithms.templates import Templates, project
 from frazil.model.errors import ErrorKind, FrazilError, InputError
 from frazil.model.optics import Optics
@@ -47,6 +49,10 @@ def parameters(picker: picking.Picker, low: float, high: float | None = None) ->
     return picker.Parameters(diameter_min_angstrom=low, diameter_max_angstrom=high or low, **more)
 
 
+def pick(picker: picking.Picker, image: Any, chosen: Any, pixel: float = SCENE.pixel_size_angstrom) -> tuple[Pick, ...]:
+    return picked(picker.search(image, chosen, optics=Optics(pixel_size_angstrom=pixel), seed=1), Limits())
+
+
 def test_the_pickers_are_there() -> None:
     assert {"blob", "template"} <= set(picking.names())
 
@@ -60,7 +66,7 @@ def test_an_unknown_picker_is_refused_with_the_known_names() -> None:
 
 def test_it_has_a_title_and_frozen_parameters(picker: picking.Picker) -> None:
     assert picker.TITLE
-    assert inspect.getdoc(picker.pick)
+    assert inspect.getdoc(picker.search)
     assert dataclasses.is_dataclass(picker.Parameters)
     with pytest.raises(dataclasses.FrozenInstanceError):
         parameters(picker, 100.0).diameter_min_angstrom = 5.0
@@ -74,12 +80,7 @@ def test_senseless_diameters_are_refused(picker: picking.Picker) -> None:
 
 def test_it_finds_particles_in_px_of_the_micrograph(picker: picking.Picker, truth: Any) -> None:
     before = truth.image.copy()
-    found = picker.pick(
-        truth.image,
-        parameters(picker, truth.diameter_angstrom),
-        optics=Optics(pixel_size_angstrom=SCENE.pixel_size_angstrom),
-        seed=1,
-    )
+    found = pick(picker, truth.image, parameters(picker, truth.diameter_angstrom))
     np.testing.assert_array_equal(truth.image, before)
     assert all(isinstance(p, Pick) for p in found)
     assert [p.score for p in found] == sorted((p.score for p in found), reverse=True)
@@ -93,20 +94,20 @@ def test_it_finds_particles_in_px_of_the_micrograph(picker: picking.Picker, trut
 
 def test_equal_seeds_give_equal_picks(picker: picking.Picker, truth: Any) -> None:
     chosen = parameters(picker, truth.diameter_angstrom)
-    first, second = (picker.pick(truth.image, chosen, optics=Optics(pixel_size_angstrom=2.0), seed=7) for _ in range(2))
+    first, second = (pick(picker, truth.image, chosen) for _ in range(2))
     assert first == second
 
 
 def test_it_runs_on_any_backend(picker: picking.Picker, truth: Any) -> None:
     chosen = parameters(picker, truth.diameter_angstrom)
-    plain = picker.pick(truth.image, chosen, optics=Optics(pixel_size_angstrom=2.0), seed=1)
-    strict = picker.pick(array_api_strict.asarray(truth.image), chosen, optics=Optics(pixel_size_angstrom=2.0), seed=1)
+    plain = pick(picker, truth.image, chosen)
+    strict = pick(picker, array_api_strict.asarray(truth.image), chosen)
     assert abs(len(strict) - len(plain)) <= 0.1 * len(plain)
 
 
 def test_there_is_nothing_in_an_image_without_particles(picker: picking.Picker) -> None:
     noise = np.random.default_rng(0).poisson(30.0, (700, 700)).astype(np.float32)
-    assert len(picker.pick(noise, parameters(picker, 150.0), optics=Optics(pixel_size_angstrom=1.5), seed=0)) <= 6
+    assert len(pick(picker, noise, parameters(picker, 150.0), pixel=1.5)) <= 6
     for value in (0.0, 7.0, np.nan):
         flat = np.full((400, 400), value, dtype=np.float32)
-        assert picker.pick(flat, parameters(picker, 100.0), optics=Optics(pixel_size_angstrom=1.5), seed=0) == ()
+        assert picker.search(flat, parameters(picker, 100.0), optics=Optics(pixel_size_angstrom=1.5), seed=0).picks == ()

@@ -1,4 +1,7 @@
-"""Preprocessing: gain, defects, motion and dose, the CTF, a thumbnail, picking and extraction of one movie, in this order."""
+"""Preprocessing: gain, defects, motion and dose, the CTF, a thumbnail, picking and extraction of one movie, in this order.
+
+A changed parameter starts it in the middle, from the micrograph, the fit or the candidates that an earlier attempt has left.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,47 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from frazil.algorithms.ctf.fit import CtfDiagnostics, estimate_ctf
+from frazil.algorithms.ctf.estimate import estimate_ctf
+from frazil.algorithms.ctf.fit import CtfDiagnostics
 from frazil.algorithms.extraction import Extraction, extract
 from frazil.algorithms.motion.correct import CorrectedMovie, correct_movie
+from frazil.algorithms.pick_thresholds import kept
 from frazil.algorithms.super_resolution import crop_movie
 from frazil.algorithms.thumbnail import thumbnail
-from frazil.array import to_host
+from frazil.array import to_device, to_host
 from frazil.model.ctf import Ctf
 from frazil.model.errors import InputError
-from frazil.model.particles import Pick
-from frazil_preprocess.settings import Settings
+from frazil.model.particles import Candidates
+from frazil.model.stages import redone
+from frazil_preprocess.intermediates import Intermediates
+from frazil_preprocess.settings import MovieSettings, Settings
 from frazil_preprocess.stages import Stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessed:
-    """What preprocessing found in one movie; pixels on the host, `(y, x)` as in the movie."""
+class Moved:
+    """What motion correction makes of a movie; pixels on the host, `(y, x)` as in the movie."""
 
+    settings: MovieSettings
     corrected: CorrectedMovie
     micrograph: npt.NDArray[np.float32]
+    unweighted: npt.NDArray[np.float32]
     thumbnail: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessed:
+    """What preprocessing found in one movie. What was taken over from an earlier attempt and not looked at again is None."""
+
+    moved: Moved | None
     ctf: Ctf
-    diagnostics: CtfDiagnostics
-    picks: tuple[Pick, ...]
-    particles: Extraction
+    diagnostics: CtfDiagnostics | None
+    candidates: Candidates
+    picked: npt.NDArray[np.int64]  # indices of the candidates that the thresholds leave
+    particles: Extraction  # its `kept` are indices of `picked`
 
 
-def preprocess(movie: npt.NDArray[Any], settings: Settings, stages: Stages, xp: Any) -> Preprocessed:
+def preprocess(movie: npt.NDArray[Any], settings: MovieSettings, stages: Stages, xp: Any) -> Preprocessed:
     """Take one movie `(frame, y, x)` to micrograph, CTF, picks and particles on the backend `xp`.
 
     Raises InputError when the movie holds no image, or the settings do not fit it.
@@ -47,28 +64,59 @@ def preprocess(movie: npt.NDArray[Any], settings: Settings, stages: Stages, xp: 
         corrected = correct_movie(movie, gain, defects, optics, xp=xp, seed=settings.seed)
     if not float(xp.max(corrected.plain)) > float(xp.min(corrected.plain)):
         raise InputError("MOVIE_BLANK", "The movie holds no image: every pixel is alike, or none is a number.")
-    with stages.stage("ctf"):
-        ctf, diagnostics = estimate_ctf(corrected.plain, optics=optics)
     with stages.stage("thumbnail"):
         picture = thumbnail(corrected.dose_weighted, pixel_size_angstrom=optics.pixel_size_angstrom)
+    with stages.stage("ctf"):
+        ctf, diagnostics = estimate_ctf(corrected.plain, optics=optics)
+    candidates = _search(corrected.dose_weighted, settings, ctf, stages)
+    picked, particles = _extract(corrected.dose_weighted, candidates, settings, stages)
+    moved = Moved(
+        settings=settings,
+        corrected=corrected,
+        micrograph=to_host(corrected.dose_weighted),
+        unweighted=to_host(corrected.plain),
+        thumbnail=to_host(picture),
+    )
+    return Preprocessed(
+        moved=moved, ctf=ctf, diagnostics=diagnostics, candidates=candidates, picked=picked, particles=particles
+    )
+
+
+def reprocess(before: Intermediates, settings: Settings, first_stage: str, stages: Stages, xp: Any) -> Preprocessed:
+    """Redo one exposure from a stage after motion correction on, from what an earlier attempt has left.
+
+    Raises InputError when that is gone or damaged, or the settings do not fit it.
+    """
+    with stages.stage("read"):
+        micrograph = to_device(before.micrograph(), xp)
+    ctf, diagnostics, candidates = before.ctf, None, None
+    if redone("ctf", first_stage):
+        with stages.stage("ctf"):
+            ctf, diagnostics = estimate_ctf(to_device(before.unweighted(), xp), optics=settings.optics)
+    if redone("pick", first_stage):
+        candidates = _search(micrograph, settings, ctf, stages)
+    if candidates is None:
+        candidates = before.candidates()
+    picked, particles = _extract(micrograph, candidates, settings, stages)
+    return Preprocessed(moved=None, ctf=ctf, diagnostics=diagnostics, candidates=candidates, picked=picked, particles=particles)
+
+
+def _search(micrograph: Any, settings: Settings, ctf: Ctf, stages: Stages) -> Candidates:
     with stages.stage("pick"):
         fitted = None if ctf.fit_resolution_angstrom is None else ctf
-        picks = settings.picker.pick(corrected.dose_weighted, settings.picking, optics=optics, ctf=fitted, seed=settings.seed)
+        return settings.picker.search(micrograph, settings.picking, optics=settings.optics, ctf=fitted, seed=settings.seed)
+
+
+def _extract(
+    micrograph: Any, candidates: Candidates, settings: Settings, stages: Stages
+) -> tuple[npt.NDArray[np.int64], Extraction]:
     with stages.stage("extract"):
-        particles = extract(
-            corrected.dose_weighted,
-            picks,
+        picked = kept(candidates, settings.limits)
+        return picked, extract(
+            micrograph,
+            [candidates.picks[index] for index in picked],
             box=settings.box,
-            pixel_size_angstrom=optics.pixel_size_angstrom,
+            pixel_size_angstrom=settings.optics.pixel_size_angstrom,
             particle_diameter_angstrom=settings.particle_diameter_angstrom,
             seed=settings.seed,
         )
-    return Preprocessed(
-        corrected=corrected,
-        micrograph=to_host(corrected.dose_weighted),
-        thumbnail=to_host(picture),
-        ctf=ctf,
-        diagnostics=diagnostics,
-        picks=picks,
-        particles=particles,
-    )

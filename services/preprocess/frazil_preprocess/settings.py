@@ -1,4 +1,4 @@
-"""What a session's parameters mean for one movie: optics, gain, defects, box."""
+"""What a session's parameters mean for one movie: optics, gain, defects, picker, thresholds, box."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frazil.algorithms import picking
+from frazil.algorithms.detection.peaks import Limits
 from frazil.algorithms.extraction import BoxAdvice, advise_box, check_box
 from frazil.algorithms.picking import Picker
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
@@ -23,14 +24,30 @@ from frazil.io.movies import MovieInfo, Rendering
 from frazil.io.templates import read_templates
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
+from frazil.rpc.convert import metadata_from_message, optics_of
 from frazil_preprocess.reading import load_crop, optics_as_read
 
 DEFAULT_PICKER = "blob"
 _PICKER_PREFIX = "picker_"
+_THRESHOLDS = ("score_min", "power_min", "power_max", "max_picks")  # every picker's; applied to what it has found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
+    """What the stages that start from a micrograph need to know; `optics` are the micrograph's."""
+
+    optics: Optics
+    picker_name: str
+    picker: Picker
+    picking: Any  # the parameters of this picker; None where nothing is picked anew
+    limits: Limits  # thresholds on what it finds
+    particle_diameter_angstrom: float  # the largest
+    box: BoxAdvice
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovieSettings(Settings):
     """Everything the pipeline needs to know about one movie besides its pixels.
 
     `info` and `gain` are of the movie as it is read; `optics` of it once each side is cropped by `load_crop`.
@@ -38,37 +55,64 @@ class Settings:
 
     info: MovieInfo
     load_crop: int
-    optics: Optics
     gain: npt.NDArray[np.float32] | None
     defects: npt.NDArray[np.bool_] | None
-    picker: Picker
-    picking: Any  # the parameters of this picker
-    particle_diameter_angstrom: float  # the largest
-    box: BoxAdvice
-    seed: int
 
 
-def settings_of(parameters: SessionParameters, exposure: Exposure, info: MovieInfo) -> Settings:
+def settings_of(parameters: SessionParameters, exposure: Exposure, info: MovieInfo) -> MovieSettings:
     """Return the settings for an exposure whose movie is read as `info` says.
 
     Raises InputError: pixel size unknown, gain or defects unusable.
     """
     shape, crop = (info.height_px, info.width_px), load_crop(parameters, info)
     optics = optics_as_read(parameters, exposure, info)
-    largest = parameters.particle_diameter_max_angstrom or parameters.particle_diameter_angstrom
-    picker = picking.load(parameters.picker or DEFAULT_PICKER)
-    return Settings(
+    return MovieSettings(
         info=info,
         load_crop=crop,
-        optics=optics,
         gain=_gain_of(parameters, exposure, shape, _grid(info)),
         defects=_defects(parameters.defects_path, shape, _grid(info)) if parameters.defects_path else None,
-        picker=picker,
-        picking=picker.Parameters(**picker_options(parameters, picker)),
-        particle_diameter_angstrom=largest,
-        box=_box(parameters, largest, optics, (shape[0] // crop, shape[1] // crop)),
-        seed=_seed(parameters.seed, exposure),
+        **_later(parameters, exposure, optics, (shape[0] // crop, shape[1] // crop), picks=True),
     )
+
+
+def stored_settings_of(parameters: SessionParameters, exposure: Exposure, *, picks: bool) -> Settings:
+    """Return the settings for an exposure whose micrograph is there already; `picks` tells whether picking is done anew.
+
+    Raises InputError: templates unusable, a box that does not fit.
+    """
+    result, metadata = exposure.result, metadata_from_message(exposure.metadata)
+    said = SessionParameters()
+    said.CopyFrom(parameters)
+    said.pixel_size_angstrom = result.pixel_size_angstrom
+    said.ClearField("total_dose_e_per_angstrom2")
+    said.dose_per_frame_e_per_angstrom2 = result.dose_per_frame_e_per_angstrom2
+    shape = (result.height_px, result.width_px)
+    return Settings(**_later(parameters, exposure, optics_of(said, metadata), shape, picks=picks))
+
+
+def _later(
+    parameters: SessionParameters, exposure: Exposure, optics: Optics, shape: tuple[int, int], *, picks: bool
+) -> dict[str, Any]:
+    """Return the fields of `Settings` for a micrograph of `shape` `(y, x)`."""
+    largest = parameters.particle_diameter_max_angstrom or parameters.particle_diameter_angstrom
+    name = parameters.picker or DEFAULT_PICKER
+    picker = picking.load(name)
+    return {
+        "optics": optics,
+        "picker_name": name,
+        "picker": picker,
+        "picking": picker.Parameters(**picker_options(parameters, picker)) if picks else None,
+        "limits": limits_of(parameters),
+        "particle_diameter_angstrom": largest,
+        "box": _box(parameters, largest, optics, shape),
+        "seed": _seed(parameters.seed, exposure),
+    }
+
+
+def limits_of(parameters: SessionParameters) -> Limits:
+    """Return a session's thresholds on picks."""
+    said = {field.name: value for field, value in parameters.ListFields()}
+    return Limits(**{name: said[_PICKER_PREFIX + name] for name in _THRESHOLDS if _PICKER_PREFIX + name in said})
 
 
 def picker_options(parameters: SessionParameters, picker: Picker) -> dict[str, Any]:
@@ -84,7 +128,7 @@ def picker_options(parameters: SessionParameters, picker: Picker) -> dict[str, A
     }
     for field, value in parameters.ListFields():
         name = field.name.removeprefix(_PICKER_PREFIX)
-        if name == field.name:
+        if name == field.name or name in _THRESHOLDS:
             continue
         if name == "templates_path":
             name, value = "templates", read_templates(value)

@@ -1,4 +1,4 @@
-"""Thresholds on picks that are already there: nothing is searched again, and one threshold serves micrographs of any defocus.
+"""Thresholds on what a picker has found: nothing is searched again, and one threshold serves micrographs of any defocus.
 
 Scores depend on defocus, since contrast does. Over a session, the median score of a micrograph is a line in defocus; what lies
 above or below that line is comparable between micrographs (as CryoSPARC calibrates NCC and power scores).
@@ -6,15 +6,14 @@ above or below that line is comparable between micrographs (as CryoSPARC calibra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from frazil.algorithms.detection.peaks import Limits, within
+from frazil.algorithms.detection.peaks import Limits
 from frazil.model.errors import InputError
-from frazil.model.particles import Pick
+from frazil.model.particles import Candidates, Pick
 
 _MICROGRAPHS_LEAST = 5  # fewer do not make a line
 
@@ -64,21 +63,34 @@ def calibrate(defocus_angstrom: npt.NDArray[np.float64], median_scores: npt.NDAr
     return Calibration(slope, float(np.median(defocus_angstrom)))
 
 
-def filter_picks(
-    picks: Sequence[Pick], limits: Limits, *, defocus_angstrom: float | None = None, calibrations: Calibrations | None = None
+def picked(
+    candidates: Candidates, limits: Limits, *, defocus_angstrom: float | None = None, calibrations: Calibrations | None = None
 ) -> tuple[Pick, ...]:
-    """Return the picks that keep thresholds and number, in their order.
+    """Return the candidates that become picks, in their order; see `kept`."""
+    chosen = kept(candidates, limits, defocus_angstrom=defocus_angstrom, calibrations=calibrations)
+    return tuple(candidates.picks[i] for i in chosen)
+
+
+def kept(
+    candidates: Candidates, limits: Limits, *, defocus_angstrom: float | None = None, calibrations: Calibrations | None = None
+) -> npt.NDArray[np.int64]:
+    """Return the indices of the candidates that become picks, in their order.
 
     Parameters
     ----------
-    picks: of one micrograph, best first.
-    limits: `score_min`, `power_min`, `power_max` and `max_picks` are used, in calibrated scores.
+    candidates: of one micrograph.
+    limits: `score_min` (None: the threshold found from the micrograph), `power_min`, `power_max` and `max_picks` are used, in
+        calibrated scores.
     defocus_angstrom: mean defocus of the micrograph; None (no fit) leaves its scores as they are.
     calibrations: of the session.
     """
+    picks = candidates.picks
     score, power = (np.array([getattr(pick, name) for pick in picks], dtype=np.float64) for name in ("score", "power"))
+    found = score >= candidates.score_min
     if calibrations is not None and defocus_angstrom is not None:
         score = calibrations.score.calibrated(score, defocus_angstrom)
         power = calibrations.power.calibrated(power, defocus_angstrom)
-    kept = np.flatnonzero(within(score, power, limits))[: limits.max_picks]
-    return tuple(picks[i] for i in kept)
+    keep = found if limits.score_min is None else score >= limits.score_min
+    keep &= power >= (-np.inf if limits.power_min is None else limits.power_min)
+    keep &= power <= (np.inf if limits.power_max is None else limits.power_max)
+    return np.flatnonzero(keep)[: limits.max_picks]

@@ -58,6 +58,11 @@ POSE_DTYPE = np.dtype(
 )
 """How particles are turned and where they sit in a 3D refinement."""
 
+CANDIDATE_DTYPE = np.dtype(
+    [("uid", "<u8"), *((name, "<f8") for name in ("x_px", "y_px", "score", "power", "diameter_angstrom"))]
+)
+"""What a picker found in a micrograph, best first, also below its threshold."""
+
 STACK_NAME, TABLE_NAME = "particles.mrcs", "particles.npy"
 
 
@@ -97,8 +102,8 @@ def read_particles(folder: Path | str) -> tuple[npt.NDArray[np.float32], npt.NDA
     return stack, table
 
 
-def read_table(path: Path | str) -> npt.NDArray[Any]:
-    """Read a particle table. Raises InputError when there is none or it is not of `PARTICLE_DTYPE`."""
+def read_table(path: Path | str, dtype: np.dtype[Any] = PARTICLE_DTYPE) -> npt.NDArray[Any]:
+    """Read a particle table, or another one of `dtype`. Raises InputError when there is none or it has other columns."""
     source = Path(path)
     if not source.is_file():
         raise InputError("PARTICLES_MISSING", f"{source.parent} holds no particles: {source.name} is missing.")
@@ -106,7 +111,7 @@ def read_table(path: Path | str) -> npt.NDArray[Any]:
         table: npt.NDArray[Any] = np.load(source, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError("PARTICLES_CORRUPT", f"{source} is not a particle table.") from error
-    if table.dtype != PARTICLE_DTYPE:
+    if table.dtype != dtype:
         raise InputError("PARTICLES_CORRUPT", f"{source} was written with other columns: extract the particles again.")
     return table
 

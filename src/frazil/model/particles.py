@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 
@@ -15,6 +16,14 @@ class Pick:
     score: float  # normalised cross-correlation
     power: float  # z-score of the local log power
     diameter_angstrom: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """What a picker found in one micrograph, also below its threshold: thresholds can be loosened without searching again."""
+
+    picks: tuple[Pick, ...] = ()  # best first
+    score_min: float = math.inf  # lowest score that noise does not explain in this micrograph; infinite when none is
 
 
 _MASK = (1 << 64) - 1

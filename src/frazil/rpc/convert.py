@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
 
 from frazil.api.exposure.v1.exposure_pb2 import ExposureResult
 from frazil.api.exposure.v1.exposure_pb2 import MovieMetadata as MovieMetadataMessage
@@ -14,6 +17,7 @@ from frazil.model.ctf import Ctf
 from frazil.model.errors import FailureClass, InputError
 from frazil.model.motion import Motion
 from frazil.model.optics import MovieMetadata, Optics
+from frazil.model.stages import PARAMETERS, STAGES
 
 _METADATA_FIELDS = tuple(field.name for field in dataclasses.fields(MovieMetadata) if field.name != "provenance")
 _FAILURE_CLASSES = {
@@ -114,6 +118,27 @@ def ctf_of(result: ExposureResult) -> Ctf:
         score=result.ctf_score,
         fit_resolution_angstrom=result.ctf_fit_resolution_angstrom if fitted else None,
     )
+
+
+def stage_digests(parameters: SessionParameters) -> tuple[str, ...]:
+    """Return the digest of each preprocessing stage: of its parameters and of the digest of the stage before."""
+    digests: list[str] = []
+    for stage in STAGES:
+        named = SessionParameters()
+        for field, _ in parameters.ListFields():
+            if field.name in PARAMETERS[stage]:
+                _copy_field(parameters, named, field)
+        text = "".join(digests[-1:]).encode() + named.SerializeToString(deterministic=True)
+        digests.append(hashlib.blake2b(text, digest_size=6).hexdigest())
+    return tuple(digests)
+
+
+def _copy_field(source: Any, target: Any, field: FieldDescriptor) -> None:
+    value = getattr(source, field.name)
+    if field.is_repeated:
+        getattr(target, field.name).extend(value)
+    else:
+        setattr(target, field.name, value)
 
 
 def failure_class_to_message(failure_class: FailureClass) -> FailExposureRequest.FailureClass.ValueType:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from frazil.algorithms.detection.peaks import Limits
-from frazil.algorithms.pick_thresholds import Calibration, Calibrations, calibrate, filter_picks
-from frazil.algorithms.picking.blob import BlobParameters, pick
+from frazil.algorithms.pick_thresholds import Calibration, Calibrations, calibrate, picked
+from frazil.algorithms.picking.blob import BlobParameters, search
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
-from frazil.model.particles import Pick
+from frazil.model.particles import Candidates, Pick
 from simulated_micrograph import Scene, simulate
 
 
@@ -33,7 +33,9 @@ def test_one_threshold_serves_every_defocus() -> None:
     for defocus in (5e3, 15e3, 25e3):
         level = 0.2 + defocus / 1e5
         picks = picks_of(level + 0.01, level - 0.01, level - 0.05)
-        kept = filter_picks(picks, Limits(score_min=0.32), defocus_angstrom=defocus, calibrations=calibrations)
+        kept = picked(
+            Candidates(picks=picks, score_min=0.0), Limits(score_min=0.32), defocus_angstrom=defocus, calibrations=calibrations
+        )
         assert kept == picks[:2]
 
 
@@ -42,19 +44,22 @@ def test_few_micrographs_or_one_defocus_change_nothing() -> None:
     assert calibrate(np.full(9, 1e4), np.linspace(0, 1, 9)).slope_per_angstrom == 0.0
     picks = picks_of(0.9, 0.5)
     slanted = Calibrations(score=Calibration(1.0, 0.0))
-    assert filter_picks(picks, Limits(score_min=0.4), calibrations=slanted) == picks  # no defocus is known
+    assert picked(Candidates(picks=picks), Limits(score_min=0.4), calibrations=slanted) == picks  # no defocus is known
     with pytest.raises(InputError):
         calibrate(np.zeros(6), np.zeros(5))
 
 
-def test_filtering_is_what_picking_with_these_thresholds_gives() -> None:
+def test_thresholds_are_tightened_and_loosened_on_what_was_found_once() -> None:
     truth = simulate(Scene(shape=(640, 640), pixel_size_angstrom=2.2, particle_count=30, contrast=0.5, seed=3))
     size = {"diameter_min_angstrom": truth.diameter_angstrom, "diameter_max_angstrom": truth.diameter_angstrom}
-    plain = pick(truth.image, BlobParameters(**size), optics=Optics(pixel_size_angstrom=2.2), seed=1)
-    middle = float(np.median([one.score for one in plain]))
+    found = search(truth.image, BlobParameters(**size), optics=Optics(pixel_size_angstrom=2.2), seed=1)
+    plain = picked(found, Limits())
+    assert 0 < len(plain) < len(found.picks)
+    assert plain == tuple(one for one in found.picks if one.score >= found.score_min)
     powers = sorted(one.power for one in plain)
-    for more in ({"score_min": middle}, {"power_min": powers[5]}, {"power_max": powers[-5]}, {"max_picks": 4}):
-        parameters = BlobParameters(**size, **more)
-        again = pick(truth.image, parameters, optics=Optics(pixel_size_angstrom=2.2), seed=1)
-        assert filter_picks(plain, parameters) == again
-        assert 0 < len(again) < len(plain)
+    lower = found.picks[len(plain) + 1]  # the second one below the automatic threshold
+    assert picked(found, Limits(score_min=lower.score)) == found.picks[: len(plain) + 2]
+    assert picked(found, Limits(score_min=plain[4].score)) == plain[:5]
+    assert picked(found, Limits(power_min=powers[5])) == tuple(one for one in plain if one.power >= powers[5])
+    assert picked(found, Limits(power_max=powers[-5])) == tuple(one for one in plain if one.power <= powers[-5])
+    assert picked(found, Limits(max_picks=4)) == plain[:4]

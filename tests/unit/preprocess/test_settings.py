@@ -12,7 +12,7 @@ from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.io.movies import MovieInfo
 from frazil.io.mrc import write_mrc
 from frazil.model.errors import InputError
-from frazil_preprocess.settings import Settings, settings_of
+from frazil_preprocess.settings import MovieSettings, settings_of
 
 FILE = MovieFile(relative_path="a.tif", frame_count=20, width_px=1920, height_px=1280)
 
@@ -20,7 +20,7 @@ FILE = MovieFile(relative_path="a.tif", frame_count=20, width_px=1920, height_px
 INFO = MovieInfo(frame_count=20, height_px=1280, width_px=1920, dtype="uint8", pixel_size_angstrom=None, format="TIFF")
 
 
-def settings(parameters: SessionParameters, one: Exposure, info: MovieInfo = INFO) -> Settings:
+def settings(parameters: SessionParameters, one: Exposure, info: MovieInfo = INFO) -> MovieSettings:
     return settings_of(parameters, one, info)
 
 
@@ -86,15 +86,13 @@ def test_the_picker_gets_what_the_session_says_to_it(tmp_path: Path) -> None:
     parameters = SessionParameters(pixel_size_angstrom=1.1, particle_diameter_angstrom=100, particle_diameter_max_angstrom=150)
     plain = settings(parameters, exposure())
     assert plain.picker.TITLE == "Blob picker"
-    assert (plain.picking.diameter_min_angstrom, plain.picking.diameter_max_angstrom, plain.picking.max_picks) == (
-        100,
-        150,
-        4000,
-    )
+    assert (plain.picking.diameter_min_angstrom, plain.picking.diameter_max_angstrom) == (100, 150)
+    assert (plain.limits.max_picks, plain.limits.score_min) == (4000, None)
     parameters.picker_shapes.extend(["ellipse"])
     parameters.picker_score_min, parameters.picker_max_picks = 0.0, 7
-    said = settings(parameters, exposure()).picking
-    assert (said.shapes, said.score_min, said.max_picks, said.power_min) == (("ellipse",), 0.0, 7, None)
+    said = settings(parameters, exposure())
+    assert said.picking.shapes == ("ellipse",)
+    assert (said.limits.score_min, said.limits.max_picks, said.limits.power_min) == (0.0, 7, None)
     parameters.picker_lowpass_angstrom = 30.0
     with pytest.raises(InputError, match="'Blob picker' has no option picker_lowpass_angstrom"):
         settings(parameters, exposure())

@@ -12,18 +12,22 @@ from typing import Any
 import numpy.typing as npt
 
 from frazil import array
+from frazil.api.exposure.v1.exposure_pb2 import ExposureResult
+from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.api.worker.v1.worker_pb2 import Claim
 from frazil.io.attempt import AttemptFolder
 from frazil.io.movies import MovieInfo
 from frazil.io.source import SourceChangedError, unchanged_source
 from frazil.model.errors import DiskFullError, ErrorKind, FailureClass, FrazilError, InputError
+from frazil.model.stages import STAGES, redone
 from frazil.rpc.failpoints import failpoint
 from frazil.worker import AttemptSuperseded, LeaseLost, WorkerContext
 from frazil_preprocess.gain_check import GainCheck
-from frazil_preprocess.pipeline import preprocess
+from frazil_preprocess.intermediates import INTERMEDIATE_MISSING, Intermediates
+from frazil_preprocess.pipeline import preprocess, reprocess
 from frazil_preprocess.products import write_products
 from frazil_preprocess.reading import open_exposure
-from frazil_preprocess.settings import settings_of
+from frazil_preprocess.settings import settings_of, stored_settings_of
 from frazil_preprocess.stages import Stages
 
 PREFETCH = 2  # exposures claimed at a time: one computes, one is read
@@ -47,11 +51,11 @@ class _Read:
 
 @dataclass(slots=True)
 class _Reading:
-    """A claimed exposure whose movie is being read, or waits to be."""
+    """A claimed exposure whose movie is being read, or waits to be; None where its micrograph is there already."""
 
     claim: Claim
     stages: Stages
-    movie: Future[_Read]
+    movie: Future[_Read] | None
 
 
 def _work(context: WorkerContext, xp: Any, reader: ThreadPoolExecutor) -> None:
@@ -61,14 +65,25 @@ def _work(context: WorkerContext, xp: Any, reader: ThreadPoolExecutor) -> None:
         reply = context.claim(PREFETCH - len(queue), 0.0 if queue else WAIT_SECONDS)
         for claim in reply.claims:
             stages = Stages(_announcer(context, claim))
-            queue.append(_Reading(claim, stages, reader.submit(_read, context, claim, stages)))
+            movie = reader.submit(_read, context, claim, stages) if _needs_movie(claim) else None
+            queue.append(_Reading(claim, stages, movie))
         if queue:
             _process(context, xp, queue.popleft(), gain_check)
         elif reply.drained or reply.stop:
             return
     for reading in queue:
-        reading.movie.cancel()
+        if reading.movie is not None:
+            reading.movie.cancel()
         context.give_back(reading.claim, "the worker was told to stop")
+
+
+def _needs_movie(claim: Claim) -> bool:
+    return claim.first_stage in ("", STAGES[0])
+
+
+def _parameters(context: WorkerContext, claim: Claim) -> SessionParameters:
+    """Return the parameters to process a claim with: the session's may have changed since this worker attached."""
+    return claim.parameters if claim.HasField("parameters") else context.session.parameters
 
 
 def _announcer(context: WorkerContext, claim: Claim) -> Callable[[str], None]:
@@ -81,7 +96,7 @@ def _read(context: WorkerContext, claim: Claim, stages: Stages) -> _Read:
     file = claim.exposure.file
     root = Path(context.session.parameters.movie_folder)
     with stages.stage("read"), unchanged_source(root / file.relative_path, file.size_bytes, file.modified_ns, root=root):
-        movie = open_exposure(context.session.parameters, claim.exposure, root / file.relative_path)
+        movie = open_exposure(_parameters(context, claim), claim.exposure, root / file.relative_path)
         return _Read(movie.read(), movie.info)
 
 
@@ -90,20 +105,13 @@ def _process(context: WorkerContext, xp: Any, reading: _Reading, gain_check: Gai
     claim = reading.claim
     attempt = AttemptFolder(context.session_folder, claim.exposure.exposure_id, claim.attempt_folder)
     try:
-        movie = reading.movie.result()
-        parameters = context.session.parameters
-        settings = settings_of(parameters, claim.exposure, movie.info)
-        with reading.stages.stage("check gain"):
-            gain_doubt = gain_check.sentence(
-                movie.frames, settings.gain, parameters.gain_rotate, parameters.gain_flip or "none"
-            )
-        found = preprocess(movie.frames, settings, reading.stages, xp)
         with attempt:
-            with reading.stages.stage("write"):
-                result = write_products(found, settings, claim.exposure, attempt.path)
-            result.warnings.extend([gain_doubt] if gain_doubt else [])
+            result = None if _needs_movie(claim) else _from_intermediates(context, xp, reading, attempt.path)
+            if result is None:
+                result = _from_movie(context, xp, reading, attempt.path, gain_check)
             result.folder = attempt.relative_path
             result.stage_seconds.update(reading.stages.seconds)
+            result.stage_end_times.update(reading.stages.ended)
         failpoint("preprocess.attempt.renamed")
         context.commit(claim, result, attempt.manifest_sha256)
     except AttemptSuperseded:
@@ -121,6 +129,37 @@ def _process(context: WorkerContext, xp: Any, reading: _Reading, gain_check: Gai
             exc_info=None if foreseen else error,
         )
         context.fail(claim, failure_class, sentence)
+
+
+def _from_movie(context: WorkerContext, xp: Any, reading: _Reading, folder: Path, gain_check: GainCheck) -> ExposureResult:
+    claim, stages = reading.claim, reading.stages
+    movie = reading.movie.result() if reading.movie is not None else _read(context, claim, stages)
+    parameters = _parameters(context, claim)
+    settings = settings_of(parameters, claim.exposure, movie.info)
+    with stages.stage("check gain"):
+        doubt = gain_check.sentence(movie.frames, settings.gain, parameters.gain_rotate, parameters.gain_flip or "none")
+    found = preprocess(movie.frames, settings, stages, xp)
+    with stages.stage("write"):
+        result = write_products(found, settings, claim.exposure, folder)
+    result.warnings.extend([doubt] if doubt else [])
+    return result
+
+
+def _from_intermediates(context: WorkerContext, xp: Any, reading: _Reading, folder: Path) -> ExposureResult | None:
+    """Redo the later stages only; None where what they start from is gone or damaged."""
+    claim, stages = reading.claim, reading.stages
+    picks = redone("pick", claim.first_stage)
+    settings = stored_settings_of(_parameters(context, claim), claim.exposure, picks=picks)
+    before = Intermediates(context.session_folder, claim.exposure.result)
+    try:
+        found = reprocess(before, settings, claim.first_stage, stages, xp)
+        with stages.stage("write"):
+            return write_products(found, settings, claim.exposure, folder, before)
+    except InputError as error:
+        if error.reason != INTERMEDIATE_MISSING:
+            raise
+        context.log.warning("intermediates_missing", exposure=claim.exposure.exposure_id, sentence=error.sentence)
+        return None
 
 
 def classify(error: Exception) -> tuple[FailureClass, str]:

@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from frazil.algorithms.detection.reduction import Reduced
 from frazil.array import Array, namespace, to_device, to_host
 from frazil.model.errors import InputError
-from frazil.model.particles import Pick
+from frazil.model.particles import Candidates, Pick
 from frazil.primitives.fourier import rfft2
 from frazil.primitives.masks import discs, soft_disc
 from frazil.primitives.matching import HostFloats, Matcher
@@ -35,6 +35,7 @@ _BACKGROUND_FIRST = 0.7  # where the search for the threshold begins: with the b
 _BACKGROUND_LEAST = 0.15  # share of the micrograph that must be left to measure the background on
 _FEW = 2.0  # with so few peaks only half the share of false ones is allowed: a lone peak must be beyond doubt
 _LAST_PART, _LAST_LEAST, _LAST_SHARE = 6, 3, 0.5
+_SPARE_RATIO, _SPARE_LEAST = 2, 200  # how many peaks below the threshold are kept, for people who loosen it
 _CONTAMINATION_RATIOS, _CONTAMINATION_DEVIATIONS = (3.0, 5.0), 4.0
 _DISTURBED_DIAMETERS = 0.25
 _SHADOW_DIAMETERS, _SHADOW_SHARE = 1.25, 0.6
@@ -42,10 +43,10 @@ _SHADOW_DIAMETERS, _SHADOW_SHARE = 1.25, 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Which peaks become picks. Thresholds that are None are found from the micrograph itself; given ones apply as well."""
+    """Which peaks become picks."""
 
-    false_share: float = 0.2  # expected share of false picks at the threshold
-    score_min: float | None = None  # normalised cross-correlation
+    false_share: float = 0.2  # expected share of false picks at the threshold that is found from the micrograph itself
+    score_min: float | None = None  # normalised cross-correlation; in place of the threshold found
     power_min: float | None = None  # z-scores of the local log power
     power_max: float | None = None
     min_distance_diameters: float = 0.75
@@ -54,6 +55,14 @@ class Limits:
     def __post_init__(self) -> None:
         if not 0.0 < self.false_share < 1.0 or self.max_picks < 1 or not self.min_distance_diameters >= 0.0:
             raise InputError("PICK_PARAMETERS", "Give a share of false picks between 0 and 1, and at least one pick.")
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Peaks (n, 2) of a score map, highest first: the first `count` are those that noise does not explain."""
+
+    points: Points
+    count: int
 
 
 class PeakSearch:
@@ -81,8 +90,8 @@ class PeakSearch:
         rng: np.random.Generator,
         *,
         rounds: int = _NULL_ROUNDS,
-    ) -> Points:
-        """Return the peaks of a map that noise does not explain and that keep the limits, highest first.
+    ) -> Peaks:
+        """Find the peaks of a map, and how many of them noise does not explain.
 
         Parameters
         ----------
@@ -106,7 +115,7 @@ class PeakSearch:
             if count in (before, 0):
                 break
             covering = min(count, most)
-        return self._within_limits(points[:count], score)
+        return Peaks(points, count)
 
     def _covered(self, points: Points) -> npt.NDArray[np.bool_]:
         return self.reduced.blocked | discs(self.matcher.shape, points, _COVER_DIAMETERS * self.diameter_px)
@@ -135,8 +144,22 @@ class PeakSearch:
         distance = scipy.ndimage.distance_transform_edt(~strong)
         return points[distance[points[:, 0], points[:, 1]] > _DISTURBED_DIAMETERS * self.diameter_px]
 
-    def records(self, points: Points, score: HostFloats, diameters_angstrom: npt.NDArray[Any]) -> tuple[Pick, ...]:
-        """Return picks, in px of the full micrograph; `diameters_angstrom` (n,) are the particles'."""
+    def candidates(self, peaks: Peaks, score: HostFloats, diameter_map_angstrom: HostFloats | float) -> Candidates:
+        """Return picks, in px of the full micrograph, with some that noise could explain; shadows of others are left out.
+
+        `diameter_map_angstrom` `(y, x)`: of a particle at each pixel of the score map, or one for all.
+        """
+        found = peaks.points[: peaks.count]
+        points = peaks.points[: (1 + _SPARE_RATIO) * peaks.count + _SPARE_LEAST]
+        points = points[score[points[:, 0], points[:, 1]] > 0.0]
+        if peaks.count:
+            points = self.undisturbed(points, found)
+        points = points[~shadows(points, score[points[:, 0], points[:, 1]], _SHADOW_DIAMETERS * self.diameter_px)]
+        diameters = np.broadcast_to(diameter_map_angstrom, score.shape)[points[:, 0], points[:, 1]]
+        threshold = float(score[found[-1, 0], found[-1, 1]]) if peaks.count else math.inf
+        return Candidates(picks=self._records(points, score, diameters), score_min=threshold)
+
+    def _records(self, points: Points, score: HostFloats, diameters_angstrom: npt.NDArray[Any]) -> tuple[Pick, ...]:
         places, power = subpixel(score, points), self._power(points)
         return tuple(
             Pick(
@@ -166,28 +189,11 @@ class PeakSearch:
             null.append((noise[peaks[:, 0], peaks[:, 1]] - centre) / max(spread, 1e-20))
         return np.concatenate(null)
 
-    def _within_limits(self, points: Points, score: HostFloats) -> Points:
-        if len(points) == 0:
-            return points
-        points = self.undisturbed(points, points)
-        points = points[~shadows(points, score[points[:, 0], points[:, 1]], _SHADOW_DIAMETERS * self.diameter_px)]
-        keep = within(score[points[:, 0], points[:, 1]], self._power(points), self.limits)
-        return points[keep][: self.limits.max_picks]
-
     def _power(self, points: Points) -> HostFloats:
         """Return the z-score of the local log power at points."""
         middle = float(np.median(self.log_power))
         spread = 1.4826 * float(np.median(np.abs(self.log_power - middle)))
         return np.asarray((self.log_power[points[:, 0], points[:, 1]] - middle) / max(spread, 1e-6))
-
-
-def within(score: npt.NDArray[Any], power: npt.NDArray[Any], limits: Limits) -> npt.NDArray[np.bool_]:
-    """Say which scores and powers (n,) keep the thresholds."""
-    keep = np.ones(len(score), dtype=np.bool_)
-    for values, low, high in ((score, limits.score_min, None), (power, limits.power_min, limits.power_max)):
-        keep &= (values >= low) if low is not None else True
-        keep &= (values <= high) if high is not None else True
-    return keep
 
 
 def shadows(points: Points, score: npt.NDArray[Any], reach_px: float) -> npt.NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from frazil.array import Array
 from frazil.model.ctf import Ctf
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil.model.optics import Optics
-from frazil.model.particles import Pick
+from frazil.model.particles import Candidates
 
 
 class Picker(Protocol):
@@ -24,22 +24,20 @@ class Picker(Protocol):
     TITLE: str
     Parameters: type[Any]
 
-    def pick(
-        self, micrograph: Array, parameters: Any, *, optics: Optics, seed: int, ctf: Ctf | None = None
-    ) -> tuple[Pick, ...]:
-        """Pick particles in a dose-weighted micrograph, protein dark.
+    def search(self, micrograph: Array, parameters: Any, *, optics: Optics, seed: int, ctf: Ctf | None = None) -> Candidates:
+        """Search a dose-weighted micrograph, protein dark, for particles. Score and power thresholds are not applied here.
 
         Parameters
         ----------
         micrograph: `(y, x)`, real, of any backend.
         parameters: of this picker's `Parameters`.
         optics: with the pixel size of the micrograph.
-        seed: equal seeds give equal picks.
+        seed: equal seeds give equal candidates.
         ctf: of the micrograph, where it could be fitted.
 
         Returns
         -------
-        Picks with coordinates in px of this image, best first; none where there is nothing to pick.
+        Candidates with coordinates in px of this image, best first, and the threshold found from the micrograph.
         """
         ...
 

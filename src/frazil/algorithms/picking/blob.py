@@ -7,7 +7,7 @@
 3. The best peaks are averaged to a radial profile, which is the template of the next round, twice. It holds whatever these
    particles look like under this CTF: filled or hollow, with fringes or without. Where particles are long, the ellipses'
    map stays in the running: the higher of the two counts.
-4. Peaks that noise does not explain are picks (`detection.peaks`).
+4. Peaks that noise does not explain are picks; some of the others are kept too (`detection.peaks`).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from frazil.algorithms.detection.peaks import Limits, PeakSearch
+from frazil.algorithms.detection.peaks import Limits, Peaks, PeakSearch
 from frazil.algorithms.detection.reduction import reduce_micrograph
 from frazil.array import Array, to_device, to_host
 from frazil.kernels.shells import shell_sums
 from frazil.model.ctf import Ctf
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
-from frazil.model.particles import Pick
+from frazil.model.particles import Candidates
 from frazil.primitives.masks import soft_disc
 from frazil.primitives.matching import HostFloats
 from frazil.primitives.peaks import Points
@@ -74,15 +74,15 @@ class BlobParameters(Limits):
 Parameters = BlobParameters
 
 
-def pick(
+def search(
     micrograph: Array,
     parameters: BlobParameters,
     *,
     optics: Optics,
     seed: int,
     ctf: Ctf | None = None,  # noqa: ARG001 what every picker is told
-) -> tuple[Pick, ...]:
-    """Pick particles in a dose-weighted micrograph, protein dark.
+) -> Candidates:
+    """Search a dose-weighted micrograph, protein dark, for particles.
 
     Parameters
     ----------
@@ -94,24 +94,23 @@ def pick(
 
     Returns
     -------
-    Picks, highest score first: `score` is the normalised cross-correlation with the learnt profile or an ellipse, `power` the
-    z-score of the local log power. A constant image, or one smaller than two diameters, has none.
+    Candidates, highest score first: `score` is the normalised cross-correlation with the learnt profile or an ellipse, `power`
+    the z-score of the local log power. A constant image, or one smaller than two diameters, has none.
     """
     pixel_size = optics.pixel_size_angstrom
     diameter_px = parameters.diameter_angstrom / pixel_size
     reduced = reduce_micrograph(micrograph, diameter_px, parameters.diameter_max_angstrom / pixel_size)
     if reduced is None:
-        return ()
+        return Candidates()
     blobs = _Blobs(PeakSearch(reduced, parameters), parameters)
     learnt, size_map = blobs.learn()
     rng = np.random.default_rng(seed)
-    ends = [blobs.accepted([learnt], blobs.window(1.0), rng)] if set(parameters.shapes) != {"ellipse"} else []
+    ends = [blobs.peaks([learnt], blobs.window(1.0), rng)] if set(parameters.shapes) != {"ellipse"} else []
     if "ellipse" in parameters.shapes:
-        ends.append(blobs.accepted(*blobs.ellipses(), rng))
-    points, score = max(ends, key=lambda end: len(end[0]))  # at an equal share of false ones, more are better
-    low, high = parameters.diameter_min_angstrom, parameters.diameter_max_angstrom
-    diameters = np.clip(size_map[points[:, 0], points[:, 1]] * blobs.angstrom_per_px, low, high)
-    return blobs.search.records(points, score, diameters)
+        ends.append(blobs.peaks(*blobs.ellipses(), rng))
+    peaks, score = max(ends, key=lambda end: end[0].count)  # at an equal share of false ones, more are better
+    diameters = np.clip(size_map * blobs.angstrom_per_px, parameters.diameter_min_angstrom, parameters.diameter_max_angstrom)
+    return blobs.search.candidates(peaks, score, diameters)
 
 
 class _Blobs:
@@ -137,8 +136,8 @@ class _Blobs:
             ranking = to_host(self.matcher.ncc(template, window))
         return template, size_map
 
-    def accepted(self, templates: list[HostFloats], window: HostFloats, rng: np.random.Generator) -> tuple[Points, HostFloats]:
-        """Return the picks of the best of templates at each pixel, and its score."""
+    def peaks(self, templates: list[HostFloats], window: HostFloats, rng: np.random.Generator) -> tuple[Peaks, HostFloats]:
+        """Return the peaks of the best of templates at each pixel, and its score."""
         score = np.max([to_host(self.matcher.ncc(template, window)) for template in templates], axis=0)
         centred = [self.matcher.centred(template, window) for template in templates]
 

@@ -26,7 +26,7 @@ from frazil.array import Array, to_device, to_host
 from frazil.model.ctf import Ctf
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
-from frazil.model.particles import Pick
+from frazil.model.particles import Candidates
 from frazil.primitives.fourier import irfft2, rfft2
 from frazil.primitives.masks import soft_disc
 from frazil.primitives.matching import HostFloats, gaussian_high_pass
@@ -64,10 +64,10 @@ class TemplateParameters(Limits):
 Parameters = TemplateParameters
 
 
-def pick(
+def search(
     micrograph: Array, parameters: TemplateParameters, *, optics: Optics, seed: int, ctf: Ctf | None = None
-) -> tuple[Pick, ...]:
-    """Pick particles in a dose-weighted micrograph, protein dark.
+) -> Candidates:
+    """Search a dose-weighted micrograph, protein dark, for particles.
 
     Parameters
     ----------
@@ -79,18 +79,19 @@ def pick(
 
     Returns
     -------
-    Picks, highest score first: `score` is the normalised cross-correlation with the best template.
+    Candidates, highest score first: `score` is the normalised cross-correlation with the best template.
     """
     pixel_size, diameter = optics.pixel_size_angstrom, parameters.diameter_max_angstrom
     reduced = reduce_micrograph(micrograph, diameter / pixel_size, diameter / pixel_size)
     if reduced is None:
-        return ()
-    search = PeakSearch(reduced, parameters)
-    reduced_optics = dataclasses.replace(optics, pixel_size_angstrom=diameter / search.diameter_px)
-    bank = _Bank(search, _transferred(_turned(parameters, search.diameter_px), search.diameter_px, reduced_optics, ctf))
+        return Candidates()
+    peak_search = PeakSearch(reduced, parameters)
+    diameter_px = peak_search.diameter_px
+    reduced_optics = dataclasses.replace(optics, pixel_size_angstrom=diameter / diameter_px)
+    bank = _Bank(peak_search, _transferred(_turned(parameters, diameter_px), diameter_px, reduced_optics, ctf))
     score = bank.score()
-    points = search.accepted(score, bank.correlation, np.random.default_rng(seed), rounds=_NULL_ROUNDS)
-    return search.records(points, score, np.full(len(points), diameter))
+    peaks = peak_search.accepted(score, bank.correlation, np.random.default_rng(seed), rounds=_NULL_ROUNDS)
+    return peak_search.candidates(peaks, score, diameter)
 
 
 class _Bank:

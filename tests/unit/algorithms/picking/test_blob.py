@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from frazil.algorithms.detection.peaks import count_accepted, shadows
-from frazil.algorithms.picking.blob import BlobParameters, pick
+from frazil.algorithms.pick_thresholds import picked
+from frazil.algorithms.picking.blob import BlobParameters, search
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
 from frazil.model.particles import Pick
@@ -18,7 +19,7 @@ Image = np.ndarray[Any, Any]
 
 def picks_of(image: Any, diameter: float, pixel: float = 1.5, **more: Any) -> tuple[Pick, ...]:
     parameters = BlobParameters(diameter_min_angstrom=diameter, diameter_max_angstrom=diameter, **more)
-    return pick(image, parameters, optics=Optics(pixel_size_angstrom=pixel), seed=1)
+    return picked(search(image, parameters, optics=Optics(pixel_size_angstrom=pixel), seed=1), parameters)
 
 
 def places(picks: tuple[Pick, ...]) -> Image:
@@ -177,7 +178,7 @@ def test_two_sizes_are_told_apart() -> None:
     rng = np.random.default_rng(0)
     image = (small + large) / 2**0.5 + rng.normal(0.0, 1.0, small.shape).astype(np.float32)
     parameters = BlobParameters(diameter_min_angstrom=40.0, diameter_max_angstrom=80.0, min_distance_diameters=0.6)
-    found = pick(image, parameters, optics=Optics(pixel_size_angstrom=1.0), seed=0)
+    found = picked(search(image, parameters, optics=Optics(pixel_size_angstrom=1.0), seed=0), parameters)
     near_small = [found[i] for i, j in matched(places(found), centres_small, 14.0) if apart[j]]
     near_large = [found[i] for i, _ in matched(places(found), centres_large, 14.0)]
     assert len(near_large) >= 6
@@ -258,7 +259,9 @@ def test_long_particles_are_found_by_ellipses_in_any_turn() -> None:
         along, across = ((x - cx) * np.cos(turn + q) + (y - cy) * np.sin(turn + q) for q in (0.0, np.pi / 2))
         image -= 3.0 * ((2 * along / 90.0) ** 2 + (2 * across / 30.0) ** 2 < 1)
     parameters = BlobParameters(diameter_min_angstrom=30.0, diameter_max_angstrom=90.0, shapes=("ellipse",))
-    found = places(pick(image.astype(np.float32), parameters, optics=Optics(pixel_size_angstrom=1.0), seed=1))
+    found = places(
+        picked(search(image.astype(np.float32), parameters, optics=Optics(pixel_size_angstrom=1.0), seed=1), parameters)
+    )
     pairs = matched(found, centres, 0.1 * 90.0)
     assert len(pairs) >= 0.95 * len(centres)
     assert len(pairs) >= 0.9 * len(found)

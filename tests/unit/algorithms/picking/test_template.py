@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frazil.algorithms.picking.template import TemplateParameters, pick
+from frazil.algorithms.pick_thresholds import picked
+from frazil.algorithms.picking import template as picker
+from frazil.algorithms.picking.template import TemplateParameters
 from frazil.algorithms.templates import Templates, project
 from frazil.model.ctf import Ctf
 from frazil.model.errors import InputError
@@ -57,7 +59,7 @@ def planted(templates: Templates, ctf: Ctf | None, noise: float, seed: int = 0) 
 
 def search(image: Image, templates: Templates, ctf: Ctf | None, **more: Any) -> Any:
     parameters = TemplateParameters(templates=templates, diameter_min_angstrom=130.0, diameter_max_angstrom=130.0, **more)
-    return pick(image, parameters, optics=OPTICS, ctf=ctf, seed=1)
+    return picked(picker.search(image, parameters, optics=OPTICS, ctf=ctf, seed=1), parameters)
 
 
 def hits(picks: Any, centres: Image, within_px: float) -> tuple[int, int]:

@@ -325,6 +325,38 @@ class ExposureResult(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class StageEndTimesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class StageDigestsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     FOLDER_FIELD_NUMBER: builtins.int
     MICROGRAPH_FIELD_NUMBER: builtins.int
     THUMBNAIL_FIELD_NUMBER: builtins.int
@@ -358,6 +390,16 @@ class ExposureResult(google.protobuf.message.Message):
     WARNINGS_FIELD_NUMBER: builtins.int
     MOTION_LOCAL_ANGSTROM_FIELD_NUMBER: builtins.int
     MOTION_SIGMA_PX_FIELD_NUMBER: builtins.int
+    MICROGRAPH_UNWEIGHTED_FIELD_NUMBER: builtins.int
+    CANDIDATES_FIELD_NUMBER: builtins.int
+    CANDIDATE_COUNT_FIELD_NUMBER: builtins.int
+    PICK_SCORE_MIN_FIELD_NUMBER: builtins.int
+    PICKER_FIELD_NUMBER: builtins.int
+    PICK_SCORE_MEDIAN_FIELD_NUMBER: builtins.int
+    PICK_POWER_MEDIAN_FIELD_NUMBER: builtins.int
+    MOTION_FRAME_MAX_ANGSTROM_FIELD_NUMBER: builtins.int
+    STAGE_END_TIMES_FIELD_NUMBER: builtins.int
+    STAGE_DIGESTS_FIELD_NUMBER: builtins.int
     folder: builtins.str
     """Folder of the accepted attempt."""
     micrograph: builtins.str
@@ -420,6 +462,22 @@ class ExposureResult(google.protobuf.message.Message):
     """Root mean square, over field and frames, of the motion beyond that of the middle of the field, Å."""
     motion_sigma_px: builtins.float
     """Predicted root-mean-square error of the motion, px of the movie; unset when alignment failed."""
+    micrograph_unweighted: builtins.str
+    """Micrograph without dose weighting, from which a CTF can be fitted anew."""
+    candidates: builtins.str
+    """What the picker found, also below its threshold: a table (.npy)."""
+    candidate_count: builtins.int
+    """Candidates found."""
+    pick_score_min: builtins.float
+    """Lowest score that noise does not explain in this micrograph, the threshold where the session sets none; infinite when none is."""
+    picker: builtins.str
+    """Picker that was used."""
+    pick_score_median: builtins.float
+    """Median score (normalised cross-correlation) of the picks; unset when there are none."""
+    pick_power_median: builtins.float
+    """Median power score of the picks; unset when there are none."""
+    motion_frame_max_angstrom: builtins.float
+    """Greatest motion from one frame to the next at the middle of the field, Å."""
     @property
     def stage_seconds(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Stage name to seconds."""
@@ -427,6 +485,14 @@ class ExposureResult(google.protobuf.message.Message):
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Sentences an operator should read."""
+
+    @property
+    def stage_end_times(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """Stage name to the time at which it ended, s since 1970 by its worker's clock."""
+
+    @property
+    def stage_digests(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Set by the scheduler. Stage name to the digest of its parameters and of its inputs' digests."""
 
     def __init__(
         self,
@@ -464,13 +530,27 @@ class ExposureResult(google.protobuf.message.Message):
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
         motion_local_angstrom: builtins.float = ...,
         motion_sigma_px: builtins.float | None = ...,
+        micrograph_unweighted: builtins.str = ...,
+        candidates: builtins.str = ...,
+        candidate_count: builtins.int = ...,
+        pick_score_min: builtins.float = ...,
+        picker: builtins.str = ...,
+        pick_score_median: builtins.float | None = ...,
+        pick_power_median: builtins.float | None = ...,
+        motion_frame_max_angstrom: builtins.float = ...,
+        stage_end_times: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        stage_digests: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_motion_sigma_px", b"_motion_sigma_px", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "motion_sigma_px", b"motion_sigma_px"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_motion_sigma_px", b"_motion_sigma_px", "amplitude_contrast", b"amplitude_contrast", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "ctf_score", b"ctf_score", "defocus_angle_degrees", b"defocus_angle_degrees", "defocus_u_angstrom", b"defocus_u_angstrom", "defocus_v_angstrom", b"defocus_v_angstrom", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "folder", b"folder", "height_px", b"height_px", "micrograph", b"micrograph", "motion_converged", b"motion_converged", "motion_early_angstrom", b"motion_early_angstrom", "motion_late_angstrom", b"motion_late_angstrom", "motion_local_angstrom", b"motion_local_angstrom", "motion_sigma_px", b"motion_sigma_px", "motion_star", b"motion_star", "motion_total_angstrom", b"motion_total_angstrom", "particle_box_px", b"particle_box_px", "particle_count", b"particle_count", "particle_pixel_size_angstrom", b"particle_pixel_size_angstrom", "particle_table", b"particle_table", "particles", b"particles", "phase_shift_degrees", b"phase_shift_degrees", "pick_count", b"pick_count", "picks_star", b"picks_star", "pixel_size_angstrom", b"pixel_size_angstrom", "spectrum", b"spectrum", "spherical_aberration_mm", b"spherical_aberration_mm", "stage_seconds", b"stage_seconds", "thumbnail", b"thumbnail", "voltage_kv", b"voltage_kv", "warnings", b"warnings", "width_px", b"width_px"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_motion_sigma_px", b"_motion_sigma_px", "_pick_power_median", b"_pick_power_median", "_pick_score_median", b"_pick_score_median", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "motion_sigma_px", b"motion_sigma_px", "pick_power_median", b"pick_power_median", "pick_score_median", b"pick_score_median"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_motion_sigma_px", b"_motion_sigma_px", "_pick_power_median", b"_pick_power_median", "_pick_score_median", b"_pick_score_median", "amplitude_contrast", b"amplitude_contrast", "candidate_count", b"candidate_count", "candidates", b"candidates", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "ctf_score", b"ctf_score", "defocus_angle_degrees", b"defocus_angle_degrees", "defocus_u_angstrom", b"defocus_u_angstrom", "defocus_v_angstrom", b"defocus_v_angstrom", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "folder", b"folder", "height_px", b"height_px", "micrograph", b"micrograph", "micrograph_unweighted", b"micrograph_unweighted", "motion_converged", b"motion_converged", "motion_early_angstrom", b"motion_early_angstrom", "motion_frame_max_angstrom", b"motion_frame_max_angstrom", "motion_late_angstrom", b"motion_late_angstrom", "motion_local_angstrom", b"motion_local_angstrom", "motion_sigma_px", b"motion_sigma_px", "motion_star", b"motion_star", "motion_total_angstrom", b"motion_total_angstrom", "particle_box_px", b"particle_box_px", "particle_count", b"particle_count", "particle_pixel_size_angstrom", b"particle_pixel_size_angstrom", "particle_table", b"particle_table", "particles", b"particles", "phase_shift_degrees", b"phase_shift_degrees", "pick_count", b"pick_count", "pick_power_median", b"pick_power_median", "pick_score_median", b"pick_score_median", "pick_score_min", b"pick_score_min", "picker", b"picker", "picks_star", b"picks_star", "pixel_size_angstrom", b"pixel_size_angstrom", "spectrum", b"spectrum", "spherical_aberration_mm", b"spherical_aberration_mm", "stage_digests", b"stage_digests", "stage_end_times", b"stage_end_times", "stage_seconds", b"stage_seconds", "thumbnail", b"thumbnail", "voltage_kv", b"voltage_kv", "warnings", b"warnings", "width_px", b"width_px"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom"]) -> typing.Literal["ctf_fit_resolution_angstrom"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_motion_sigma_px", b"_motion_sigma_px"]) -> typing.Literal["motion_sigma_px"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_pick_power_median", b"_pick_power_median"]) -> typing.Literal["pick_power_median"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_pick_score_median", b"_pick_score_median"]) -> typing.Literal["pick_score_median"] | None: ...
 
 Global___ExposureResult: typing_extensions.TypeAlias = ExposureResult
 

@@ -243,13 +243,21 @@ class Claim(google.protobuf.message.Message):
     EXPOSURE_FIELD_NUMBER: builtins.int
     ATTEMPT_ID_FIELD_NUMBER: builtins.int
     ATTEMPT_FOLDER_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    FIRST_STAGE_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     """Attempt, unique."""
     attempt_folder: builtins.str
     """Name of the attempt's folder under results/<exposure_id>/."""
+    first_stage: builtins.str
+    """First stage to redo: what comes before it is taken over from the exposure's result. Empty means all."""
     @property
     def exposure(self) -> frazil.api.exposure.v1.exposure_pb2.Exposure:
         """The exposure."""
+
+    @property
+    def parameters(self) -> frazil.api.session.v1.session_pb2.SessionParameters:
+        """Parameters to process it with; unset means those of the session."""
 
     def __init__(
         self,
@@ -257,9 +265,11 @@ class Claim(google.protobuf.message.Message):
         exposure: frazil.api.exposure.v1.exposure_pb2.Exposure | None = ...,
         attempt_id: builtins.str = ...,
         attempt_folder: builtins.str = ...,
+        parameters: frazil.api.session.v1.session_pb2.SessionParameters | None = ...,
+        first_stage: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["exposure", b"exposure"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_folder", b"attempt_folder", "attempt_id", b"attempt_id", "exposure", b"exposure"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["exposure", b"exposure", "parameters", b"parameters"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_folder", b"attempt_folder", "attempt_id", b"attempt_id", "exposure", b"exposure", "first_stage", b"first_stage", "parameters", b"parameters"]) -> None: ...
 
 Global___Claim: typing_extensions.TypeAlias = Claim
 

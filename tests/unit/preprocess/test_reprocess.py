@@ -1,0 +1,153 @@
+"""Redoing an exposure from a stage on gives what processing it anew would, without its movie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult, MovieFile
+from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.io.movies import MovieInfo
+from frazil.io.mrc import read_mrc
+from frazil.io.particles import CANDIDATE_DTYPE, read_particles, read_table
+from frazil.model.errors import InputError
+from frazil.model.stages import PARAMETERS, STAGES, first_stale, redone
+from frazil.rpc.convert import stage_digests
+from frazil_preprocess.intermediates import Intermediates
+from frazil_preprocess.pipeline import preprocess, reprocess
+from frazil_preprocess.products import write_products
+from frazil_preprocess.settings import settings_of, stored_settings_of
+from frazil_preprocess.stages import Stages
+from simulated_micrograph import Scene, simulate
+
+SCENE = Scene(shape=(560, 560), pixel_size_angstrom=2.2, particle_count=24, contrast=0.5, seed=3)
+CHANGES: dict[str, dict[str, Any]] = {
+    "ctf": {"amplitude_contrast": 0.07},
+    "pick": {"particle_diameter_angstrom": 115.0},
+    "threshold": {"picker_score_min": 0.1},
+    "extract": {"output_box_px": 48},
+}
+
+
+class House:
+    """One movie in memory, and the folder of its session."""
+
+    def __init__(self, folder: Path) -> None:
+        truth = simulate(SCENE)
+        rng = np.random.default_rng(1)
+        mean = (truth.image - truth.image.min()) / np.ptp(truth.image) * 4.0 + 2.0
+        self.movie = rng.poisson(np.broadcast_to(mean, (5, *mean.shape))).astype(np.uint8)
+        self.folder = folder
+        self.exposure = Exposure(
+            exposure_id="e", file=MovieFile(relative_path="a.mrc", frame_count=5, width_px=560, height_px=560)
+        )
+        self.parameters = SessionParameters(
+            pixel_size_angstrom=2.2, particle_diameter_angstrom=truth.diameter_angstrom, dose_per_frame_e_per_angstrom2=1.0
+        )
+
+    def changed(self, **values: Any) -> SessionParameters:
+        parameters = SessionParameters()
+        parameters.CopyFrom(self.parameters)
+        for name, value in values.items():
+            setattr(parameters, name, value)
+        return parameters
+
+    def anew(self, parameters: SessionParameters, attempt: str) -> ExposureResult:
+        info = MovieInfo(frame_count=5, height_px=560, width_px=560, dtype="uint8", pixel_size_angstrom=None, format="MRC")
+        settings = settings_of(parameters, self.exposure, info)
+        return self._write(attempt, preprocess(self.movie, settings, Stages(), np), settings, None)
+
+    def redo(self, parameters: SessionParameters, result: ExposureResult, stage: str, attempt: str) -> ExposureResult:
+        exposure = Exposure()
+        exposure.CopyFrom(self.exposure)
+        exposure.result.CopyFrom(result)
+        settings = stored_settings_of(parameters, exposure, picks=redone("pick", stage))
+        before = Intermediates(self.folder, result)
+        return self._write(attempt, reprocess(before, settings, stage, Stages(), np), settings, before)
+
+    def _write(self, attempt: str, found: Any, settings: Any, before: Intermediates | None) -> ExposureResult:
+        (self.folder / attempt).mkdir()
+        result = write_products(found, settings, self.exposure, self.folder / attempt, before)
+        result.folder = attempt
+        return result
+
+    def particles(self, result: ExposureResult) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        return read_particles(self.folder / result.folder)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    return House(tmp_path_factory.mktemp("session"))
+
+
+@pytest.fixture(scope="module")
+def first(house: House) -> ExposureResult:
+    return house.anew(house.parameters, "first")
+
+
+@pytest.mark.parametrize("stage", CHANGES)
+def test_redoing_from_a_stage_is_as_good_as_processing_anew(house: House, first: ExposureResult, stage: str) -> None:
+    parameters = house.changed(**CHANGES[stage])
+    assert first_stale(stage_digests(house.parameters), stage_digests(parameters)) == stage
+    redo = house.redo(parameters, first, stage, f"redo-{stage}")
+    fresh = house.anew(parameters, f"fresh-{stage}")
+    images, table = house.particles(redo)
+    wanted, wanted_table = house.particles(fresh)
+    assert 0 < len(table)
+    np.testing.assert_array_equal(images, wanted)
+    names = [name for name in table.dtype.names or () if name not in ("uid", "half_set")]
+    np.testing.assert_array_equal(table[names], wanted_table[names])
+    for result in (redo, fresh):
+        result.ClearField("folder")
+    assert redo == fresh
+    assert read_mrc(house.folder / f"redo-{stage}" / redo.micrograph)[0].shape == (560, 560)
+
+
+def test_a_particle_keeps_its_identity_when_thresholds_move_and_when_it_is_picked_again(
+    house: House, first: ExposureResult
+) -> None:
+    _, before = house.particles(first)
+    loose = house.redo(house.changed(picker_score_min=0.05), first, "threshold", "loose")
+    _, more = house.particles(loose)
+    assert len(more) > len(before)
+    assert set(before["uid"]) < set(more["uid"])
+    again = house.redo(house.changed(**CHANGES["pick"]), first, "pick", "again")
+    found = read_table(house.folder / "again" / again.candidates, CANDIDATE_DTYPE)
+    known = read_table(house.folder / "first" / first.candidates, CANDIDATE_DTYPE)
+    assert len(set(found["uid"])) == len(found)
+    offsets = np.hypot(found["x_px"][:, None] - known["x_px"], found["y_px"][:, None] - known["y_px"])
+    near = offsets.min(axis=1) <= 0.25 * found["diameter_angstrom"] / 2.2
+    same = found["uid"] == known["uid"][offsets.argmin(axis=1)]
+    assert near.any()
+    assert (near | ~same).all()  # nobody far away is taken for an old one
+    assert same[near].mean() > 0.9  # of two near the same, one gets a name of its own
+
+
+def test_what_is_gone_or_damaged_is_said_by_name(house: House, first: ExposureResult) -> None:
+    damaged = ExposureResult()
+    damaged.CopyFrom(house.redo(house.changed(picker_score_min=0.2), first, "threshold", "damaged"))
+    (house.folder / "damaged" / damaged.micrograph).unlink()
+    with pytest.raises(InputError, match=r"micrograph\.mrc .* process the movie anew"):
+        house.redo(house.parameters, damaged, "threshold", "never")
+
+
+def test_every_parameter_belongs_to_one_stage_and_only_later_stages_feel_it() -> None:
+    named = [name for stage in STAGES for name in PARAMETERS[stage]]
+    assert len(set(named)) == len(named)
+    fields = SessionParameters.DESCRIPTOR.fields_by_name
+    plain = stage_digests(SessionParameters(movie_folder="/a"))
+    assert plain == stage_digests(SessionParameters(movie_folder="/b", class_count=7))
+    for stage in STAGES:
+        for name in PARAMETERS[stage]:
+            changed = SessionParameters()
+            if fields[name].is_repeated:
+                getattr(changed, name).append("x")
+            else:
+                setattr(changed, name, "x" if fields[name].type == fields[name].TYPE_STRING else 3)
+            assert first_stale(plain, stage_digests(changed)) == stage
+    assert first_stale((), plain) == "motion"
+    assert first_stale(plain, plain) == ""
