@@ -20,6 +20,30 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _Override:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OverrideEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Override.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OVERRIDE_UNSPECIFIED: _Override.ValueType  # 0
+    """Nothing: thresholds decide."""
+    OVERRIDE_ACCEPT: _Override.ValueType  # 1
+    """Its particles are used whatever thresholds say."""
+    OVERRIDE_REJECT: _Override.ValueType  # 2
+    """Its particles are not used."""
+
+class Override(_Override, metaclass=_OverrideEnumTypeWrapper):
+    """What a person says of an exposure."""
+
+OVERRIDE_UNSPECIFIED: Override.ValueType  # 0
+"""Nothing: thresholds decide."""
+OVERRIDE_ACCEPT: Override.ValueType  # 1
+"""Its particles are used whatever thresholds say."""
+OVERRIDE_REJECT: Override.ValueType  # 2
+"""Its particles are not used."""
+Global___Override: typing_extensions.TypeAlias = Override
+
 @typing.final
 class Exposure(google.protobuf.message.Message):
     """One movie of a session."""
@@ -69,6 +93,8 @@ class Exposure(google.protobuf.message.Message):
     RESULT_FIELD_NUMBER: builtins.int
     REGISTER_TIME_FIELD_NUMBER: builtins.int
     FINISH_TIME_FIELD_NUMBER: builtins.int
+    OVERRIDE_FIELD_NUMBER: builtins.int
+    REJECTED_FIELD_NUMBER: builtins.int
     exposure_id: builtins.str
     """Output only. Identity."""
     session_id: builtins.str
@@ -83,6 +109,10 @@ class Exposure(google.protobuf.message.Message):
     """Output only. Counted attempts so far."""
     failure: builtins.str
     """Output only. Why it failed; empty when it did not."""
+    override: Global___Override.ValueType
+    """Output only. A person's word, which wins over thresholds."""
+    rejected: builtins.str
+    """Output only. Why its particles are not used; empty when they are."""
     @property
     def file(self) -> Global___MovieFile:
         """The file."""
@@ -118,9 +148,11 @@ class Exposure(google.protobuf.message.Message):
         result: Global___ExposureResult | None = ...,
         register_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         finish_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        override: Global___Override.ValueType = ...,
+        rejected: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["file", b"file", "finish_time", b"finish_time", "metadata", b"metadata", "register_time", b"register_time", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "exposure_id", b"exposure_id", "failure", b"failure", "file", b"file", "finish_time", b"finish_time", "generation", b"generation", "metadata", b"metadata", "number", b"number", "register_time", b"register_time", "result", b"result", "session_id", b"session_id", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "exposure_id", b"exposure_id", "failure", b"failure", "file", b"file", "finish_time", b"finish_time", "generation", b"generation", "metadata", b"metadata", "number", b"number", "override", b"override", "register_time", b"register_time", "rejected", b"rejected", "result", b"result", "session_id", b"session_id", "state", b"state"]) -> None: ...
 
 Global___Exposure: typing_extensions.TypeAlias = Exposure
 
@@ -692,6 +724,58 @@ class GetExposureRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["exposure_id", b"exposure_id"]) -> None: ...
 
 Global___GetExposureRequest: typing_extensions.TypeAlias = GetExposureRequest
+
+@typing.final
+class CurateExposuresRequest(google.protobuf.message.Message):
+    """Asks to reject or accept by hand."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    EXPOSURE_IDS_FIELD_NUMBER: builtins.int
+    OVERRIDE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name of the session."""
+    override: Global___Override.ValueType
+    """What is said of them; unspecified lets thresholds decide again."""
+    @property
+    def exposure_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Exposures by identity, at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        exposure_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        override: Global___Override.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exposure_ids", b"exposure_ids", "override", b"override", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___CurateExposuresRequest: typing_extensions.TypeAlias = CurateExposuresRequest
+
+@typing.final
+class CurateExposuresResponse(google.protobuf.message.Message):
+    """What became of them."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPOSURES_FIELD_NUMBER: builtins.int
+    @property
+    def exposures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Exposure]:
+        """The exposures."""
+
+    def __init__(
+        self,
+        *,
+        exposures: collections.abc.Iterable[Global___Exposure] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exposures", b"exposures"]) -> None: ...
+
+Global___CurateExposuresResponse: typing_extensions.TypeAlias = CurateExposuresResponse
 
 @typing.final
 class RetryQuarantinedRequest(google.protobuf.message.Message):

@@ -55,6 +55,11 @@ class ExposureServiceStub(object):
                 request_serializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.RetryQuarantinedRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.RetryQuarantinedResponse.FromString,
                 _registered_method=True)
+        self.CurateExposures = channel.unary_unary(
+                '/frazil.api.exposure.v1.ExposureService/CurateExposures',
+                request_serializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresResponse.FromString,
+                _registered_method=True)
 
 
 class ExposureServiceServicer(object):
@@ -89,6 +94,13 @@ class ExposureServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CurateExposures(self, request, context):
+        """Rejects or accepts exposures by hand: their particles leave the streaming reconstructions, or come back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExposureServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_ExposureServiceServicer_to_server(servicer, server):
                     servicer.RetryQuarantined,
                     request_deserializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.RetryQuarantinedRequest.FromString,
                     response_serializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.RetryQuarantinedResponse.SerializeToString,
+            ),
+            'CurateExposures': grpc.unary_unary_rpc_method_handler(
+                    servicer.CurateExposures,
+                    request_deserializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class ExposureService(object):
             '/frazil.api.exposure.v1.ExposureService/RetryQuarantined',
             frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.RetryQuarantinedRequest.SerializeToString,
             frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.RetryQuarantinedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CurateExposures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.exposure.v1.ExposureService/CurateExposures',
+            frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresRequest.SerializeToString,
+            frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresResponse.FromString,
             options,
             channel_credentials,
             insecure,

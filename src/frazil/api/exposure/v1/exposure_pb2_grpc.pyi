@@ -89,7 +89,23 @@ _ExposureServiceRetryQuarantinedType = typing_extensions.TypeVar(
     ],
 )
 
-class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, _ExposureServiceListExposuresType, _ExposureServiceGetExposureType, _ExposureServiceRetryQuarantinedType]):
+_ExposureServiceCurateExposuresType = typing_extensions.TypeVar(
+    '_ExposureServiceCurateExposuresType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
+        frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
+        frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
+        frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse,
+    ],
+)
+
+class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, _ExposureServiceListExposuresType, _ExposureServiceGetExposureType, _ExposureServiceRetryQuarantinedType, _ExposureServiceCurateExposuresType]):
     """Registers and lists exposures."""
 
     @typing.overload
@@ -109,6 +125,10 @@ class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, 
         grpc.UnaryUnaryMultiCallable[
             frazil.api.exposure.v1.exposure_pb2.RetryQuarantinedRequest,
             frazil.api.exposure.v1.exposure_pb2.RetryQuarantinedResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
+            frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -130,6 +150,10 @@ class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, 
             frazil.api.exposure.v1.exposure_pb2.RetryQuarantinedRequest,
             frazil.api.exposure.v1.exposure_pb2.RetryQuarantinedResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
+            frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     RegisterExposures: _ExposureServiceRegisterExposuresType
@@ -143,6 +167,9 @@ class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, 
 
     RetryQuarantined: _ExposureServiceRetryQuarantinedType
     """Puts quarantined exposures back into the queue."""
+
+    CurateExposures: _ExposureServiceCurateExposuresType
+    """Rejects or accepts exposures by hand: their particles leave the streaming reconstructions, or come back."""
 
 ExposureServiceAsyncStub: typing_extensions.TypeAlias = ExposureServiceStub[
     grpc.aio.StreamStreamMultiCallable[
@@ -160,6 +187,10 @@ ExposureServiceAsyncStub: typing_extensions.TypeAlias = ExposureServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.exposure.v1.exposure_pb2.RetryQuarantinedRequest,
         frazil.api.exposure.v1.exposure_pb2.RetryQuarantinedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
+        frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse,
     ],
 ]
 
@@ -197,5 +228,13 @@ class ExposureServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.exposure.v1.exposure_pb2.RetryQuarantinedResponse, collections.abc.Awaitable[frazil.api.exposure.v1.exposure_pb2.RetryQuarantinedResponse]]:
         """Puts quarantined exposures back into the queue."""
+
+    @abc.abstractmethod
+    def CurateExposures(
+        self,
+        request: frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse, collections.abc.Awaitable[frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse]]:
+        """Rejects or accepts exposures by hand: their particles leave the streaming reconstructions, or come back."""
 
 def add_ExposureServiceServicer_to_server(servicer: ExposureServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

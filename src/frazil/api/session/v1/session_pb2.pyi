@@ -94,6 +94,7 @@ class Session(google.protobuf.message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     COMPUTE_NEXT_FIELD_NUMBER: builtins.int
     SLOT_SWITCH_FIELD_NUMBER: builtins.int
+    THRESHOLDS_FIELD_NUMBER: builtins.int
     session_id: builtins.str
     """Output only. Identity, given by the scheduler."""
     name: builtins.str
@@ -136,6 +137,10 @@ class Session(google.protobuf.message.Message):
     def slot_switch(self) -> Global___SlotSwitch:
         """Output only. The newest hand-over of slots inside the session; unset when there was none."""
 
+    @property
+    def thresholds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AttributeThreshold]:
+        """Output only. Intervals that exposures' attributes must lie in, or their particles are not used."""
+
     def __init__(
         self,
         *,
@@ -152,11 +157,43 @@ class Session(google.protobuf.message.Message):
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         compute_next: Global___ComputeResources | None = ...,
         slot_switch: Global___SlotSwitch | None = ...,
+        thresholds: collections.abc.Iterable[Global___AttributeThreshold] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["compute", b"compute", "compute_next", b"compute_next", "counts", b"counts", "create_time", b"create_time", "parameters", b"parameters", "scan", b"scan", "slot_switch", b"slot_switch"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["compute", b"compute", "compute_next", b"compute_next", "counts", b"counts", "create_time", b"create_time", "folder", b"folder", "labels", b"labels", "name", b"name", "parameters", b"parameters", "scan", b"scan", "session_id", b"session_id", "slot_switch", b"slot_switch", "state", b"state", "state_reason", b"state_reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute", b"compute", "compute_next", b"compute_next", "counts", b"counts", "create_time", b"create_time", "folder", b"folder", "labels", b"labels", "name", b"name", "parameters", b"parameters", "scan", b"scan", "session_id", b"session_id", "slot_switch", b"slot_switch", "state", b"state", "state_reason", b"state_reason", "thresholds", b"thresholds"]) -> None: ...
 
 Global___Session: typing_extensions.TypeAlias = Session
+
+@typing.final
+class AttributeThreshold(google.protobuf.message.Message):
+    """An interval that an attribute of an exposure must lie in. An exposure of which it is not known lies outside."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: builtins.int
+    MINIMUM_FIELD_NUMBER: builtins.int
+    MAXIMUM_FIELD_NUMBER: builtins.int
+    attribute: builtins.str
+    """Attribute by its name, e.g. "ctf_fit_resolution_angstrom" (docs/curation.md)."""
+    minimum: builtins.float
+    """Least value; unset means none."""
+    maximum: builtins.float
+    """Greatest value; unset means none."""
+    def __init__(
+        self,
+        *,
+        attribute: builtins.str = ...,
+        minimum: builtins.float | None = ...,
+        maximum: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "attribute", b"attribute", "maximum", b"maximum", "minimum", b"minimum"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_maximum", b"_maximum"]) -> typing.Literal["maximum"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_minimum", b"_minimum"]) -> typing.Literal["minimum"] | None: ...
+
+Global___AttributeThreshold: typing_extensions.TypeAlias = AttributeThreshold
 
 @typing.final
 class SessionParameters(google.protobuf.message.Message):
@@ -724,6 +761,7 @@ class SessionCounts(google.protobuf.message.Message):
     PARTICLES_FIELD_NUMBER: builtins.int
     PARTICLE_BLOCK_SEQUENCE_FIELD_NUMBER: builtins.int
     PARTICLES_CLASSIFIED_FIELD_NUMBER: builtins.int
+    REJECTED_FIELD_NUMBER: builtins.int
     found: builtins.int
     """Exposures registered."""
     ready: builtins.int
@@ -740,6 +778,8 @@ class SessionCounts(google.protobuf.message.Message):
     """Sequence number of the newest particle block."""
     particles_classified: builtins.int
     """Particles that the newest published classification has seen."""
+    rejected: builtins.int
+    """Processed exposures whose particles are not used, by thresholds or by hand."""
     def __init__(
         self,
         *,
@@ -751,8 +791,9 @@ class SessionCounts(google.protobuf.message.Message):
         particles: builtins.int = ...,
         particle_block_sequence: builtins.int = ...,
         particles_classified: builtins.int = ...,
+        rejected: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["done", b"done", "found", b"found", "particle_block_sequence", b"particle_block_sequence", "particles", b"particles", "particles_classified", b"particles_classified", "quarantined", b"quarantined", "ready", b"ready", "running", b"running"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["done", b"done", "found", b"found", "particle_block_sequence", b"particle_block_sequence", "particles", b"particles", "particles_classified", b"particles_classified", "quarantined", b"quarantined", "ready", b"ready", "rejected", b"rejected", "running", b"running"]) -> None: ...
 
 Global___SessionCounts: typing_extensions.TypeAlias = SessionCounts
 
@@ -1223,6 +1264,122 @@ class AdviseComputeRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["compute", b"compute", "parameters", b"parameters", "session", b"session"]) -> None: ...
 
 Global___AdviseComputeRequest: typing_extensions.TypeAlias = AdviseComputeRequest
+
+@typing.final
+class UpdateParametersRequest(google.protobuf.message.Message):
+    """Asks to change parameters."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    NEW_EXPOSURES_ONLY_FIELD_NUMBER: builtins.int
+    REDO_FROM_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name."""
+    new_exposures_only: builtins.bool
+    """Leaves what is processed already as it is."""
+    redo_from: builtins.str
+    """Also redoes everything from this stage on: "motion", "ctf", "pick", "threshold" or "extract"; empty means only what has changed."""
+    dry_run: builtins.bool
+    """Changes nothing, only says what would be redone."""
+    @property
+    def parameters(self) -> Global___SessionParameters:
+        """All of them; what is unset falls back to its default."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        parameters: Global___SessionParameters | None = ...,
+        new_exposures_only: builtins.bool = ...,
+        redo_from: builtins.str = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["parameters", b"parameters"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "new_exposures_only", b"new_exposures_only", "parameters", b"parameters", "redo_from", b"redo_from", "request_id", b"request_id", "session", b"session"]) -> None: ...
+
+Global___UpdateParametersRequest: typing_extensions.TypeAlias = UpdateParametersRequest
+
+@typing.final
+class UpdateParametersResponse(google.protobuf.message.Message):
+    """What is redone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class RedoneEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    SESSION_FIELD_NUMBER: builtins.int
+    REDONE_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    sentence: builtins.str
+    """The same in one sentence for people."""
+    @property
+    def session(self) -> Global___Session:
+        """The session."""
+
+    @property
+    def redone(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Number of exposures to redo, by their first stage."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+        redone: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        sentence: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["session", b"session"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["redone", b"redone", "sentence", b"sentence", "session", b"session"]) -> None: ...
+
+Global___UpdateParametersResponse: typing_extensions.TypeAlias = UpdateParametersResponse
+
+@typing.final
+class UpdateThresholdsRequest(google.protobuf.message.Message):
+    """Asks to set thresholds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SESSION_FIELD_NUMBER: builtins.int
+    THRESHOLDS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    session: builtins.str
+    """Identity or name."""
+    @property
+    def thresholds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AttributeThreshold]:
+        """All of them, at most one for each attribute; none accepts every exposure that was not rejected by hand."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        session: builtins.str = ...,
+        thresholds: collections.abc.Iterable[Global___AttributeThreshold] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "session", b"session", "thresholds", b"thresholds"]) -> None: ...
+
+Global___UpdateThresholdsRequest: typing_extensions.TypeAlias = UpdateThresholdsRequest
 
 @typing.final
 class SaveProfileRequest(google.protobuf.message.Message):

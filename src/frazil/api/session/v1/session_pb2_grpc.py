@@ -115,6 +115,16 @@ class SessionServiceStub(object):
                 request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileResponse.FromString,
                 _registered_method=True)
+        self.UpdateParameters = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/UpdateParameters',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateParametersRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateParametersResponse.FromString,
+                _registered_method=True)
+        self.UpdateThresholds = channel.unary_unary(
+                '/frazil.api.session.v1.SessionService/UpdateThresholds',
+                request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateThresholdsRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
+                _registered_method=True)
         self.ApplyProfile = channel.unary_unary(
                 '/frazil.api.session.v1.SessionService/ApplyProfile',
                 request_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.ApplyProfileRequest.SerializeToString,
@@ -248,6 +258,20 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateParameters(self, request, context):
+        """Changes a session's parameters; exposures are redone from the first stage that depends on what has changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateThresholds(self, request, context):
+        """Sets the intervals that exposures' attributes must lie in; nothing is computed again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ApplyProfile(self, request, context):
         """Gives a session that is not running the values of a configuration profile.
         """
@@ -351,6 +375,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.DeleteProfile,
                     request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileRequest.FromString,
                     response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileResponse.SerializeToString,
+            ),
+            'UpdateParameters': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateParameters,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateParametersRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateParametersResponse.SerializeToString,
+            ),
+            'UpdateThresholds': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateThresholds,
+                    request_deserializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateThresholdsRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.SerializeToString,
             ),
             'ApplyProfile': grpc.unary_unary_rpc_method_handler(
                     servicer.ApplyProfile,
@@ -801,6 +835,60 @@ class SessionService(object):
             '/frazil.api.session.v1.SessionService/DeleteProfile',
             frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileRequest.SerializeToString,
             frazil_dot_api_dot_session_dot_v1_dot_session__pb2.DeleteProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateParameters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/UpdateParameters',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateParametersRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateParametersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateThresholds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.session.v1.SessionService/UpdateThresholds',
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.UpdateThresholdsRequest.SerializeToString,
+            frazil_dot_api_dot_session_dot_v1_dot_session__pb2.Session.FromString,
             options,
             channel_credentials,
             insecure,

@@ -281,6 +281,38 @@ _SessionServiceDeleteProfileType = typing_extensions.TypeVar(
     ],
 )
 
+_SessionServiceUpdateParametersType = typing_extensions.TypeVar(
+    '_SessionServiceUpdateParametersType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateParametersRequest,
+        frazil.api.session.v1.session_pb2.UpdateParametersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateParametersRequest,
+        frazil.api.session.v1.session_pb2.UpdateParametersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateParametersRequest,
+        frazil.api.session.v1.session_pb2.UpdateParametersResponse,
+    ],
+)
+
+_SessionServiceUpdateThresholdsType = typing_extensions.TypeVar(
+    '_SessionServiceUpdateThresholdsType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateThresholdsRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateThresholdsRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateThresholdsRequest,
+        frazil.api.session.v1.session_pb2.Session,
+    ],
+)
+
 _SessionServiceApplyProfileType = typing_extensions.TypeVar(
     '_SessionServiceApplyProfileType',
     grpc.UnaryUnaryMultiCallable[
@@ -329,7 +361,7 @@ _SessionServiceReportScanType = typing_extensions.TypeVar(
     ],
 )
 
-class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _SessionServiceGetSessionType, _SessionServiceListSessionsType, _SessionServiceStartSessionType, _SessionServicePauseSessionType, _SessionServiceCompleteSessionType, _SessionServiceCloneSessionType, _SessionServiceDeleteSessionType, _SessionServiceUpdateComputeType, _SessionServiceSwitchPlanType, _SessionServiceStartStreamingJobType, _SessionServiceStopStreamingJobType, _SessionServiceAdviseComputeType, _SessionServiceSaveProfileType, _SessionServiceListProfilesType, _SessionServiceDeleteProfileType, _SessionServiceApplyProfileType, _SessionServiceChooseTemplatesType, _SessionServiceReportScanType]):
+class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _SessionServiceGetSessionType, _SessionServiceListSessionsType, _SessionServiceStartSessionType, _SessionServicePauseSessionType, _SessionServiceCompleteSessionType, _SessionServiceCloneSessionType, _SessionServiceDeleteSessionType, _SessionServiceUpdateComputeType, _SessionServiceSwitchPlanType, _SessionServiceStartStreamingJobType, _SessionServiceStopStreamingJobType, _SessionServiceAdviseComputeType, _SessionServiceSaveProfileType, _SessionServiceListProfilesType, _SessionServiceDeleteProfileType, _SessionServiceUpdateParametersType, _SessionServiceUpdateThresholdsType, _SessionServiceApplyProfileType, _SessionServiceChooseTemplatesType, _SessionServiceReportScanType]):
     """A session's life: created, started, paused, completed, cloned, deleted; where its jobs run; saved profiles."""
 
     @typing.overload
@@ -397,6 +429,14 @@ class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _Sessi
         grpc.UnaryUnaryMultiCallable[
             frazil.api.session.v1.session_pb2.DeleteProfileRequest,
             frazil.api.session.v1.session_pb2.DeleteProfileResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.UpdateParametersRequest,
+            frazil.api.session.v1.session_pb2.UpdateParametersResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.UpdateThresholdsRequest,
+            frazil.api.session.v1.session_pb2.Session,
         ],
         grpc.UnaryUnaryMultiCallable[
             frazil.api.session.v1.session_pb2.ApplyProfileRequest,
@@ -479,6 +519,14 @@ class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _Sessi
             frazil.api.session.v1.session_pb2.DeleteProfileResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.UpdateParametersRequest,
+            frazil.api.session.v1.session_pb2.UpdateParametersResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.session.v1.session_pb2.UpdateThresholdsRequest,
+            frazil.api.session.v1.session_pb2.Session,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.session.v1.session_pb2.ApplyProfileRequest,
             frazil.api.session.v1.session_pb2.Session,
         ],
@@ -539,6 +587,12 @@ class SessionServiceStub(typing.Generic[_SessionServiceCreateSessionType, _Sessi
 
     DeleteProfile: _SessionServiceDeleteProfileType
     """Deletes a configuration profile; sessions it was applied to keep what they have."""
+
+    UpdateParameters: _SessionServiceUpdateParametersType
+    """Changes a session's parameters; exposures are redone from the first stage that depends on what has changed."""
+
+    UpdateThresholds: _SessionServiceUpdateThresholdsType
+    """Sets the intervals that exposures' attributes must lie in; nothing is computed again."""
 
     ApplyProfile: _SessionServiceApplyProfileType
     """Gives a session that is not running the values of a configuration profile."""
@@ -613,6 +667,14 @@ SessionServiceAsyncStub: typing_extensions.TypeAlias = SessionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.session.v1.session_pb2.DeleteProfileRequest,
         frazil.api.session.v1.session_pb2.DeleteProfileResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateParametersRequest,
+        frazil.api.session.v1.session_pb2.UpdateParametersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.session.v1.session_pb2.UpdateThresholdsRequest,
+        frazil.api.session.v1.session_pb2.Session,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.session.v1.session_pb2.ApplyProfileRequest,
@@ -758,6 +820,22 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.session.v1.session_pb2.DeleteProfileResponse, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.DeleteProfileResponse]]:
         """Deletes a configuration profile; sessions it was applied to keep what they have."""
+
+    @abc.abstractmethod
+    def UpdateParameters(
+        self,
+        request: frazil.api.session.v1.session_pb2.UpdateParametersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.UpdateParametersResponse, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.UpdateParametersResponse]]:
+        """Changes a session's parameters; exposures are redone from the first stage that depends on what has changed."""
+
+    @abc.abstractmethod
+    def UpdateThresholds(
+        self,
+        request: frazil.api.session.v1.session_pb2.UpdateThresholdsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.session.v1.session_pb2.Session, collections.abc.Awaitable[frazil.api.session.v1.session_pb2.Session]]:
+        """Sets the intervals that exposures' attributes must lie in; nothing is computed again."""
 
     @abc.abstractmethod
     def ApplyProfile(
