@@ -15,6 +15,8 @@ import array_api_compat
 import numpy as np
 import scipy.fft
 
+from frazil.model.errors import FrazilError
+
 Array: TypeAlias = Any
 """An array of any backend. Shapes, axis order and units are said in each function's docstring."""
 
@@ -64,15 +66,18 @@ def cuda_available() -> bool:
 def backend(name: str = "auto") -> ModuleType:
     """Return the module a job computes with: "numpy", "cupy", or "auto" for cupy where a device answers.
 
-    Raises ValueError for another name, and ImportError when cupy is asked for and missing.
+    Raises ValueError for another name, and FrazilError CUPY_MISSING when cupy is asked for and missing.
     """
     if name == "auto":
         name = "cupy" if cuda_available() else "numpy"
     if name == "numpy":
         return np
     if name == "cupy":
-        import cupy
-
+        try:
+            import cupy
+        except ImportError as error:
+            sentence = "A GPU is to be used, but CuPy is not installed here: pip install 'frazil[cuda12]', or offer no GPU to Frazil."
+            raise FrazilError("CUPY_MISSING", sentence) from error
         module: ModuleType = cupy
         return module
     raise ValueError(f"unknown array backend {name!r}: say numpy, cupy or auto")
