@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from frazil.agent.inventory import Slot
-from frazil.agent.nvml import Use
+from frazil.agent.nvml import Program, Use
 from frazil.api.worker.v1 import worker_pb2
 from simulation.engine import Engine
 
@@ -189,6 +189,9 @@ class Machine:
 
     def free_mib(self, uuid: str) -> int | None:
         return self.gpus[uuid].memory_mib - (self.used_mib(uuid) or 0)
+
+    def programs(self, uuid: str) -> tuple[Program, ...]:
+        return ()
 
     def use(self, uuid: str) -> Use | None:
         return Use(self.used_mib(uuid) or 0, self.gpus[uuid].memory_mib, 50)

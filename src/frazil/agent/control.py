@@ -38,6 +38,7 @@ from frazil.rpc.config import EXIT_OUT_OF_MEMORY
 
 _FAULT_GRACE_SECONDS = 10.0  # from a program's own GPU error to the end of the worker that is alone on the GPU
 _REMEMBERED_EXITS = 200
+_PROGRAMS_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +223,7 @@ class Control:
         checks = GpuChecks(
             allowed_mib=lambda: self._allowed_mib(claim.slot),
             problem=lambda: self._watch.problem(uuid),
+            programs=lambda: self._other_programs(uuid),
             trial=lambda: self._trial(uuid, self._clock),
         )
         self._proofs[claim.slot.slot_key] = Proof(claim, self._locks, self._gpus, checks, self._clock())
@@ -262,9 +264,22 @@ class Control:
         if free is not None and free + TOLERANCE_MIB < share:
             raise FrazilError(
                 "GPU_BUSY_EXTERNAL",
-                f"Another program uses {slot.device_name}: {free:,} MiB are free, {share:,} MiB are needed.",
+                f"Another program uses {slot.device_name}: {free:,} MiB are free, {share:,} MiB are needed"
+                f"{self._other_programs(slot.gpu_uuid)}.",
                 kind=ErrorKind.EXHAUSTED,
             )
+
+    def _other_programs(self, gpu_uuid: str) -> str:
+        """Name, as the end of a sentence, the processes on a GPU that are no worker's; nothing where the driver names none."""
+        slots = [slot.slot_key for slot in self._slots.values() if slot.gpu_uuid == gpu_uuid]
+        ours = {self._locks.read(slot_key).pid for slot_key in slots if self._locks.held(slot_key)}
+        others = [program for program in self._gpus.programs(gpu_uuid) if program.pid not in ours]
+        words = [
+            f"pid {program.pid}" + (f" ({program.memory_mib:,} MiB)" if program.memory_mib is not None else "")
+            for program in others[:_PROGRAMS_NAMED]
+        ]
+        more = [f"{len(others) - len(words)} more"] if len(others) > len(words) else []
+        return f"; on it: {', '.join(words + more)}" if words else ""
 
     # ----------------------------------------------------------------------------------------------------------- GPUs
     def _look_at_gpus(self) -> list[ConnectRequest]:

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from frazil.agent.nvml import Nvml, Use
+from frazil.agent.nvml import Nvml, Program, Use
 from frazil.model.gpu_errors import NO_ANSWER
 
 POLL_SECONDS = 1.0
@@ -47,6 +47,10 @@ class GpuPoll:
     def free_mib(self, uuid: str) -> int | None:
         """Return the free memory of a GPU now, or None where it cannot be read."""
         return self._nvml.free_mib(uuid)
+
+    def programs(self, uuid: str) -> tuple[Program, ...]:
+        """Return the processes that use a GPU now."""
+        return self._nvml.programs(uuid)
 
     def use(self, uuid: str) -> Use | None:
         """Return how a GPU was used at the last reading."""

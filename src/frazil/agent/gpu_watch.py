@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from frazil.agent.inventory import Slot
-from frazil.agent.nvml import Use
+from frazil.agent.nvml import Program, Use
 from frazil.agent.prove_free import MemoryReader
 from frazil.api.agent.v1.agent_pb2 import GpuFault
 from frazil.model.gpu_errors import describe, is_programs_own
@@ -17,6 +17,10 @@ class GpuReader(MemoryReader, Protocol):
 
     def use(self, uuid: str) -> Use | None:
         """Return how a GPU is used; None where that cannot be read."""
+        ...
+
+    def programs(self, uuid: str) -> tuple[Program, ...]:
+        """Return the processes that use a GPU; none where that cannot be read."""
         ...
 
     def errors(self) -> list[tuple[str, int]]:

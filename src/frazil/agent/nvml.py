@@ -24,6 +24,14 @@ class Use:
     utilization_percent: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A process that uses a GPU, by the driver's word; its number is the machine's, not a container's."""
+
+    pid: int
+    memory_mib: int | None  # None where the driver does not say
+
+
 class Nvml:
     """On a machine without the library or its driver there are no GPUs. Functions that a driver lacks are borne."""
 
@@ -74,6 +82,21 @@ class Nvml:
             percent = self._library.nvmlDeviceGetUtilizationRates(self._library.nvmlDeviceGetHandleByUUID(uuid)).gpu
         used = -(-memory.used // _MIB)
         return Use(memory_used_mib=used, memory_total_mib=memory.total // _MIB, utilization_percent=percent)
+
+    def programs(self, uuid: str) -> tuple[Program, ...]:
+        """Return the processes that use a GPU, by number; in a container the driver may name none."""
+        if self._library is None:
+            return ()
+        mismatch = getattr(self._library, "NVMLLibraryMismatchError", self._library.NVMLError)  # a driver without the function
+        found: dict[int, Program] = {}
+        for listing in ("nvmlDeviceGetGraphicsRunningProcesses", "nvmlDeviceGetComputeRunningProcesses"):
+            with suppress(self._library.NVMLError, mismatch):
+                handle = self._library.nvmlDeviceGetHandleByUUID(uuid)
+                for process in getattr(self._library, listing)(handle):
+                    used = process.usedGpuMemory
+                    memory = None if used is None else -(-used // _MIB)
+                    found[process.pid] = Program(pid=process.pid, memory_mib=memory)
+        return tuple(found[pid] for pid in sorted(found))
 
     def watch(self) -> None:
         """Listen for errors of the GPUs that `gpus` has found; some boards and drivers report none."""

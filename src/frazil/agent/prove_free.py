@@ -58,6 +58,7 @@ class GpuChecks:
 
     allowed_mib: Callable[[], int]  # how much of its memory may be in use
     problem: Callable[[], str] = lambda: ""  # why it is out of order; nothing when it is not
+    programs: Callable[[], str] = lambda: ""  # who else uses it, as the end of a sentence
     trial: Callable[[], Trial] | None = None  # uses it once
 
 
@@ -116,7 +117,8 @@ class Proof:
         used = self._memory.used_mib(slot.gpu_uuid) if slot.is_gpu else None
         allowed = self._checks.allowed_mib()
         if used is not None and used > allowed:
-            return f"memory not released: {used - allowed + TOLERANCE_MIB:,} MiB more in use than before"
+            more = f"{used - allowed + TOLERANCE_MIB:,} MiB more in use than before"
+            return f"memory not released: {more}{self._checks.programs()}"
         return ""
 
 

@@ -52,6 +52,9 @@ class NoGpu:
     def free_mib(self, uuid: str) -> int | None:
         return None
 
+    def programs(self, uuid: str) -> tuple[()]:
+        return ()
+
     def use(self, uuid: str) -> None:
         return None
 

@@ -74,6 +74,14 @@ def nvmlDeviceGetUtilizationRates(card: list[str]) -> SimpleNamespace:
     return SimpleNamespace(gpu=50)
 
 
+def nvmlDeviceGetComputeRunningProcesses(card: list[str]) -> list[SimpleNamespace]:
+    """Say that nobody uses it."""
+    return []
+
+
+nvmlDeviceGetGraphicsRunningProcesses = nvmlDeviceGetComputeRunningProcesses
+
+
 def nvmlEventSetCreate() -> str:
     """Return a set of events."""
     return "events"

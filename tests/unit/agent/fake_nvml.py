@@ -20,6 +20,9 @@ class Library:
         def __init__(self, value: int = 999) -> None:
             self.value = value
 
+    class NVMLLibraryMismatchError(Exception):
+        pass
+
     def __init__(self, *gpus: dict[str, Any], driver: bool = True) -> None:
         self.cards = gpus
         self.driver = driver
@@ -76,6 +79,15 @@ class Library:
         if "percent" not in device:
             raise self.NVMLError
         return SimpleNamespace(gpu=device["percent"])
+
+    def nvmlDeviceGetComputeRunningProcesses(self, device: dict[str, Any]) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(pid=pid, usedGpuMemory=None if mib is None else mib * MIB)
+            for pid, mib in device.get("programs", {}).items()
+        ]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, device: dict[str, Any]) -> list[SimpleNamespace]:
+        raise self.NVMLLibraryMismatchError
 
     def nvmlEventSetCreate(self) -> str:
         return "events"

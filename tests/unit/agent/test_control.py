@@ -10,7 +10,7 @@ import pytest
 
 from frazil.agent.control import Control, Node
 from frazil.agent.inventory import Slot
-from frazil.agent.nvml import Use
+from frazil.agent.nvml import Program, Use
 from frazil.agent.out_of_memory import OomWatch
 from frazil.api.agent.v1.agent_pb2 import ConnectRequest, ConnectResponse, Probe, Start, Stop, Welcome
 from frazil.api.scheduler.v1.scheduler_pb2 import GpuSlot
@@ -21,6 +21,10 @@ class Memory:
     def __init__(self) -> None:
         self.used = 0
         self.new: list[tuple[str, int]] = []
+        self.programs_of: dict[str, list[Program]] = {}
+
+    def programs(self, uuid: str) -> tuple[Program, ...]:
+        return tuple(self.programs_of.get(uuid, ()))
 
     def used_mib(self, uuid: str) -> int | None:
         return self.used
@@ -216,6 +220,20 @@ def test_gpu_that_others_use_is_refused_before_anything_starts(desk: Desk) -> No
     assert desk.tell(order)[0].HasField("started")
 
 
+def test_programs_that_use_a_gpu_are_named_but_not_our_own_workers(desk: Desk) -> None:
+    order = desk.rig.order()
+    order.slot_key, order.memory_mib = "GPU-a#1", 2000
+    (started,) = desk.tell(order)
+    ours = started.started.pid
+    desk.memory.used = 6000
+    others = [Program(pid=9, memory_mib=None), *(Program(pid=pid, memory_mib=900) for pid in range(11, 16))]
+    desk.memory.programs_of["GPU-a"] = [Program(pid=ours, memory_mib=2000), *others]
+    second = Start(lease_id="second", epoch=8, slot_key="GPU-a#0", program=order.program, memory_mib=6000)
+    (refused,) = desk.tell(second)
+    named = "pid 9, pid 11 (900 MiB), pid 12 (900 MiB), pid 13 (900 MiB), pid 14 (900 MiB), 1 more"
+    assert refused.exited.log_tail.endswith(f"6,000 MiB are needed; on it: {named}.")
+
+
 def test_memory_of_a_dead_worker_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY", "exits0")
     order = desk.rig.order()
@@ -227,6 +245,16 @@ def test_memory_of_a_dead_worker_is_waited_for(desk: Desk, monkeypatch: pytest.M
     assert desk.control.tick() == []
     desk.memory.used = 100
     assert desk.until("proved_free").problem == ""
+
+
+def test_memory_that_is_not_released_is_told_with_who_holds_it(desk: Desk) -> None:
+    desk.memory.used = 5000
+    desk.memory.programs_of["GPU-a"] = [Program(pid=4242, memory_mib=4900)]
+    desk.tell(Probe(slot_key="GPU-a#0", lease_id="lease", epoch=7))
+    desk.control.tick()
+    desk.rig.clock.now += 61
+    (message,) = desk.control.tick()
+    assert message.proved_free.problem.endswith("MiB more in use than before; on it: pid 4242 (4,900 MiB)")
 
 
 def test_probe_while_the_lock_is_held_says_why_after_a_minute(desk: Desk) -> None:

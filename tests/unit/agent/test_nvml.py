@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from frazil.agent.inventory import Gpu
-from frazil.agent.nvml import Nvml, Use
+from frazil.agent.nvml import Nvml, Program, Use
 from frazil.model.gpu_errors import NO_ANSWER
 from unit.agent.fake_nvml import A100, RTX, Library
 
@@ -47,6 +47,13 @@ def test_use_of_a_gpu() -> None:
     assert nvml.use("GPU-a") == Use(memory_used_mib=1000, memory_total_mib=40960, utilization_percent=87)
     assert nvml.use("GPU-b") == Use(memory_used_mib=0, memory_total_mib=24576, utilization_percent=0)
     assert nvml.use("GPU-zz") is None
+
+
+def test_programs_on_a_gpu_with_their_memory_where_the_driver_knows_it() -> None:
+    nvml = Nvml(Library({**A100, "programs": {4242: 18_000, 7: None}}, RTX))
+    assert nvml.programs("GPU-a") == (Program(pid=7, memory_mib=None), Program(pid=4242, memory_mib=18_000))
+    assert nvml.programs("GPU-b") == nvml.programs("GPU-zz") == ()
+    assert Nvml(Library(driver=False)).programs("GPU-a") == ()
 
 
 def test_errors_are_told_once() -> None:
