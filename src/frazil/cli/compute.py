@@ -55,6 +55,7 @@ FLAGS: dict[str, tuple[Any, Any]] = {
     "streaming_start": _option(StreamingStart, "--streaming-start", "When streaming jobs enter the queue."),
     "alternate": _option(bool, "--alternate/--no-alternate", "On few GPUs: preprocessing and streaming jobs take turns."),
     "update_interval": _option(int, "--update-interval", "Longest time without fresh classes then, minutes.", min=1),
+    "turn_minutes_min": _option(int, "--turn-min", "Shortest turn then, minutes.", min=1),
 }
 """By name: a flag that was not said is None, so that a change touches only what was said."""
 
@@ -96,6 +97,8 @@ def _set_modes(compute: ComputeResources, given: Given) -> None:
         compute.alternation.enabled = given["alternate"]
     if given["update_interval"] is not None:
         compute.alternation.update_interval_minutes = given["update_interval"]
+    if given["turn_minutes_min"] is not None:
+        compute.alternation.turn_minutes_min = given["turn_minutes_min"]
 
 
 def compute_lines(compute: ComputeResources) -> Iterator[str]:
@@ -119,7 +122,8 @@ def compute_lines(compute: ComputeResources) -> Iterator[str]:
     if compute.streaming_start:
         when.append("streaming jobs start on request")
     if compute.alternation.enabled:
-        when.append(f"jobs take turns, fresh classes every {compute.alternation.update_interval_minutes or 20} min")
+        interval, turn = compute.alternation.update_interval_minutes or 20, compute.alternation.turn_minutes_min or 5
+        when.append(f"jobs take turns of {turn} min or more, fresh classes every {interval} min")
     if when:
         yield f"{'':<14} {'; '.join(when)}"
 

@@ -54,6 +54,13 @@ def test_a_change_can_take_back() -> None:
     assert compute_resources(flags, before) == session_pb2.ComputeResources()
 
 
+def test_the_pace_of_turns_can_be_set_and_is_said() -> None:
+    before = compute_resources(said(alternate=True, update_interval=40))
+    after = compute_resources(said(turn_minutes_min=8), before)
+    assert (after.alternation.update_interval_minutes, after.alternation.turn_minutes_min) == (40, 8)
+    assert list(compute_lines(after))[-1].strip() == "jobs take turns of 8 min or more, fresh classes every 40 min"
+
+
 def test_compute_in_words() -> None:
     compute = session_pb2.ComputeResources(preprocessing_workers=2, preprocessing_lane="l", reconstruction_gpus=["GPU-9#0"])
     compute.alternation.enabled = True
@@ -61,7 +68,7 @@ def test_compute_in_words() -> None:
         "preprocessing  2 × in lane l",
         "reconstruction in lane default, bound to GPU-9#0",
         "auxiliary      in lane default",
-        "               jobs take turns, fresh classes every 20 min",
+        "               jobs take turns of 5 min or more, fresh classes every 20 min",
     ]
 
 
