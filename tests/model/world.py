@@ -74,6 +74,7 @@ class World:
         self.mono = 1000.0
         self.wall_offset = 1e8  # seconds by which the wall clock is ahead
         self.heard: dict[str, float] = {}
+        self.asked: dict[str, float]  # by lease: when its worker last asked for work in vain
         self.nodes: dict[str, Node] = {}
         self.workers: dict[str, Worker] = {}  # live processes by lease
         self.lanes = {"default": Backend("default", {}), "two": Backend("two", {"nodes": ["two*"]})}
@@ -92,6 +93,7 @@ class World:
     def _open(self) -> Store:
         store = Store(self.ledger, self.clock, finish=self._finish)
         store.transact(upkeep.begin)
+        self.asked = {}
         self.heard = {row["node_id"]: self.mono for row in store.read(lambda tx: tx.all(select(tables.node)))}
         return store
 
@@ -116,7 +118,7 @@ class World:
                 self.heard[node.node_id] = self.mono
                 self.store.transact(partial(nodes.heard, node_id=node.node_id))
         silence = {node_id: self.mono - heard for node_id, heard in self.heard.items()}
-        self.store.transact(partial(upkeep.tick, silence=silence, lanes=self.lanes))
+        self.store.transact(partial(upkeep.tick, silence=silence, asked=self.asked, lanes=self.lanes))
 
     def request_id(self) -> str:
         return next(self._requests)
@@ -336,6 +338,8 @@ class World:
             return None
         reply: worker_pb2.ClaimExposuresResponse = answer[0]
         worker.claims.extend(reply.claims)
+        if not reply.claims:
+            self.asked[worker.token.lease_id] = self.mono
         return reply
 
     def commit(self, worker: Worker, particles: int = 3) -> worker_pb2.CommitExposureResponse | None:

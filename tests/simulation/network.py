@@ -135,7 +135,10 @@ class Runner:
             engine.note("refuses", ask.name, self._process.lease_id, error.reason)
             self._answer(waits, None, again, error)
             return
-        if ask.empty is not None and ask.empty(reply) and not self._process.stop_requested:
+        in_vain = ask.empty is not None and ask.empty(reply)
+        if in_vain:
+            self._scheduler.asked_in_vain(self._process.lease_id)
+        if in_vain and not self._process.stop_requested:
             retry = ask.retry()
             retry = WAIT_MAX_SECONDS if retry is not None and retry <= 0 else retry
             topic = f"session:{self._shell.session_id}"

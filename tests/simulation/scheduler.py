@@ -39,7 +39,9 @@ SELECT min(due) FROM (
   UNION ALL SELECT min(l.stop_mono) FROM lease l JOIN job j ON j.job_id = l.job_id
     WHERE l.state = 'HELD' AND j.state IN ('DONE', 'FAILED', 'CANCELLED')
   UNION ALL SELECT min(not_before_mono) FROM job WHERE state = 'WAITING' AND not_before_mono > {since}
-  UNION ALL SELECT min(not_before_mono) FROM exposure WHERE state = 'READY' AND not_before_mono > {since})
+  UNION ALL SELECT min(not_before_mono) FROM exposure WHERE state = 'READY' AND not_before_mono > {since}
+  UNION ALL SELECT min(progress_mono + 600) FROM job WHERE state = 'RUNNING' AND progress_mono + 600 > {since}
+  UNION ALL SELECT min(progress_mono + 1800) FROM job WHERE state = 'RUNNING' AND progress_mono + 1800 > {since})
 """
 
 
@@ -82,6 +84,7 @@ class Scheduler:
         self._deferred: list[Callable[[], None]] = []
         self.streams: dict[str, Stream] = {}
         self._seen: dict[str, float] = {}
+        self.asked: dict[str, float] = {}
         self._waiting: dict[str, list[Waiting]] = {}  # calls by topic
         self._tick_at = float("inf")
         self._ticked = 0.0
@@ -105,6 +108,7 @@ class Scheduler:
         if self.store is not None:
             return
         self.life += 1
+        self.asked = {}
         self.troubled_at = self._engine.now
         self.store = Store(self._files.path, self._clock, finish=self._finish, committed=self._committed)
         self._engine.note("scheduler starts", self.store.term)
@@ -184,6 +188,10 @@ class Scheduler:
         if self.store is None:
             raise _dead()
         return self.store.read(body)
+
+    def asked_in_vain(self, lease_id: str) -> None:
+        """Note that a worker has asked for work and there was none, as the hub does."""
+        self.asked[lease_id] = self.mono
 
     def _finish(self, tx: Transaction) -> None:
         upkeep.finish(tx, self.lanes)
@@ -279,7 +287,7 @@ class Scheduler:
         for node_id, stream in self.streams.items():
             stream.suspect = stream.suspect or silence[node_id] >= limits.SUSPECT_SECONDS
         try:
-            self.transact(partial(upkeep.tick, silence=silence, lanes=self.lanes))
+            self.transact(partial(upkeep.tick, silence=silence, asked=self.asked, lanes=self.lanes))
         except FrazilError as error:
             if error.reason == "LEDGER_UNAVAILABLE":
                 self._seen = dict.fromkeys(self._seen, now)

@@ -22,6 +22,7 @@ from frazil_scheduler.notifier import Notifier, Pacer
 TAIL_EVENTS = 4096
 WATCHERS_SECONDS = 0.25  # watchers are woken at most so often: all at the same events, which are put together once
 DISK_CHECK_SECONDS = 5.0
+LEASES_REMEMBERED = 1000
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ class Hub:
         self.notifier = Notifier()
         self.connections: dict[str, Connection] = {}
         self.tail: deque[event_pb2.Event] = deque(maxlen=TAIL_EVENTS)
+        self.asked: dict[str, float] = {}  # by lease: when its worker last asked for work and there was none
         self._seen: dict[str, float] = {}
         self._disk_free = disk_free
         self._disk_checked: dict[str, float] = {}
@@ -88,6 +90,14 @@ class Hub:
     def beat(self, node_id: str) -> None:
         """Note a sign of life."""
         self._seen[node_id] = self.clock.monotonic()
+
+    def asked_in_vain(self, lease_id: str) -> None:
+        """Note that a worker has waited for work and there was none: it lives, and it is not its fault that nothing comes."""
+        if len(self.asked) >= LEASES_REMEMBERED:
+            oldest = sorted(self.asked, key=self.asked.__getitem__)[: LEASES_REMEMBERED // 2]
+            for lease in oldest:
+                del self.asked[lease]
+        self.asked[lease_id] = self.clock.monotonic()
 
     def gpu_use(self, node_id: str, gpu_uuid: str) -> agent_pb2.GpuUse | None:
         """Return how a GPU is used, while its agent is connected."""

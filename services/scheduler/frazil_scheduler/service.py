@@ -131,7 +131,7 @@ class Scheduler:
     async def _upkeep(self, silence: Mapping[str, float]) -> None:
         try:
             operation.set("Tick")
-            await self.store.run(partial(upkeep.tick, silence=silence, lanes=self.hub.lanes))
+            await self.store.run(partial(upkeep.tick, silence=silence, asked=self.hub.asked, lanes=self.hub.lanes))
         except FrazilError as error:
             if error.reason == "LEDGER_UNAVAILABLE":  # nobody can say Hello: silence counts from the ledger's return
                 self.hub.forgive_silence()

@@ -62,7 +62,7 @@ class JobType:
     starts_from_volume: bool = False  # of a streaming job: it is queued with a session that names its initial volume
     parameters: tuple[Parameter, ...] = ()  # of an auxiliary job
     time_limit_seconds: float = 7200.0  # from the start of its worker to its end; a job that is held until paused has none
-    stall_limit_seconds: float = 1800.0  # without a word of progress, then its worker starts anew
+    stall_limit_seconds: float = 1800.0  # without progress though there is something to do, then its worker starts anew
 
     def read(self, given: Mapping[str, str]) -> dict[str, Value]:
         """Return the value of every parameter. Raises FrazilError PARAMETER_UNKNOWN or PARAMETER_INVALID."""

@@ -19,4 +19,5 @@ JOB = JobType(
     cpu_memory_min_mib=2048,
     title="Streaming 3D refinement",
     starts_from_volume=True,
+    stall_limit_seconds=3600.0,  # one unit of a large box on processors takes long, and nothing is saved within it
 )

@@ -11,6 +11,7 @@ import pytest
 
 from frazil.api.event.v1 import event_pb2
 from frazil.api.scheduler.v1 import scheduler_pb2
+from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
 from frazil.rpc.errors import from_rpc_error
 from frazil_scheduler.clock import Clock
@@ -18,6 +19,7 @@ from frazil_scheduler.config import LaneSettings, Settings
 from frazil_scheduler.domain import limits
 from frazil_scheduler.service import Scheduler
 from frazil_scheduler.servicers.event import EventServicer
+from frazil_scheduler.stall import FLAG_SECONDS
 from integration.scheduler.fakes import Agent, Client
 from postgresql import Server
 
@@ -145,6 +147,30 @@ async def test_a_full_disk_stops_claims_until_there_is_room_again(turned: tuple[
     await world.pass_by(6)
     assert len((await asyncio.wait_for(waiting, 10)).claims) == 1
     assert (await client.get("grid1")).state_reason == ""
+
+
+async def test_only_a_worker_that_waits_for_work_in_vain_has_an_excuse(turned: tuple[Turned, Client], movies: Path) -> None:
+    world, client = turned
+    session = await client.create(movies, until="class2d")
+    agent = Agent(client)
+    await agent.dial()
+    await client.start("grid1")
+    first, second = await agent.start(), await agent.start()
+    await client.register(session.session_id, "a.tiff")
+    await client.commit(first, (await client.claim(first)).claims[0])
+
+    async def stalls_after(wait_seconds: float) -> bool:
+        read = worker_pb2.ReadParticleBlocksRequest(lease=second, after_sequence=1, wait_seconds=wait_seconds)
+        world.now += FLAG_SECONDS - 1
+        await client.workers.ReadParticleBlocks(read)
+        world.now += 2
+        world.scheduler.hub.beat("node")
+        await world.scheduler.tick()
+        (job,) = [job for job in await client.jobs("grid1") if job.job_type == "class2d_streaming"]
+        return job.stalled
+
+    assert not await stalls_after(0.01)
+    assert await stalls_after(0.0)
 
 
 async def test_a_quiet_stream_has_heartbeats(turned: tuple[Turned, Client]) -> None:

@@ -1,4 +1,4 @@
-"""What a person may do to jobs: submit, cancel, kill, requeue, change their priority; and jobs that make no progress."""
+"""What a person may do to jobs: submit, cancel, kill, requeue, change their priority."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
-from frazil_scheduler.domain import control, limits, sessions, workers
+from frazil_scheduler.domain import control, sessions, workers
 from frazil_scheduler.ledger import records, tables
 from model.world import World
 from unit.scheduler.stories import job, notices, up
@@ -132,42 +132,6 @@ def test_a_bounded_job_that_runs_too_long_is_given_up(world: World, more_jobs: N
     assert (row["state"], row["failures"]) == ("FAILED", 0)
     assert "more than 2 h" in row["reason"]
     assert any("Counting job has failed" in sentence for sentence in notices(world))
-
-
-def test_a_bounded_job_that_hangs_starts_anew_and_is_given_up_after_some_times(world: World, more_jobs: None) -> None:
-    submit(world, up(world, slots=2))
-    world.settle("node")
-    first = world.worker_of("count").token
-    world.advance(HOUR / 2)
-    world.settle("node")
-    assert first.lease_id not in world.workers
-    for _ in range(limits.FAILURES_IN_ROW_MAX - 1):
-        assert job(world, "count")["state"] == "WAITING"
-        world.advance(30)
-        world.settle("node")
-        world.advance(HOUR / 2)
-        world.settle("node")
-    assert job(world, "count")["state"] == "FAILED"
-
-
-# ----------------------------------------------------------------------------------------------------- streaming jobs
-def test_a_streaming_job_without_progress_while_input_waits_is_flagged_until_it_moves(world: World) -> None:
-    session_id = up(world)
-    worker = world.worker_of("preprocess")
-    world.advance(10 * limits.STALLED_SECONDS)
-    assert not job(world)["stalled"]  # there is nothing to do
-    world.register(session_id, "m1")
-    world.register(session_id, "m2")
-    world.claim(worker, 1)
-    for _ in range(10):
-        assert not job(world)["stalled"]
-        world.advance(limits.STALLED_SECONDS / 10)
-    assert job(world)["stalled"]
-    assert job(world)["state"] == "RUNNING"
-    world.advance(1)
-    assert len([sentence for sentence in notices(world) if "no progress for 10 min" in sentence]) == 1
-    world.commit(worker)
-    assert not job(world)["stalled"]
 
 
 # --------------------------------------------------------------------------------------------------------- the levers

@@ -168,6 +168,13 @@ def _outcome_of_end(effect: JobReleased, *, first: bool) -> tuple[str, str]:
 
 def end(tx: Transaction, attempt: RowMapping, outcome: str, reason: str) -> bool:
     """End a running attempt without a result; return whether its exposure is quarantined."""
+def blame(tx: Transaction, lease_id: str, reason: str) -> bool:
+    """End, as its own fault, the exposure that a lease claimed first of those it works on; tell whether it is quarantined."""
+    running = select(tables.attempt).where(_attempt.lease_id == lease_id, _attempt.outcome == tables.RUNNING)
+    first = tx.one(running.order_by(_attempt.claim_number).limit(1))
+    return first is not None and end(tx, first, "CRASH", reason)
+
+
     reason = reason.strip()[-limits.REASON_MAX_CHARACTERS :] or "The worker gave no reason."
     _end(tx, attempt, outcome, detail=reason)
     row = exposures.find(tx, attempt["exposure_id"])

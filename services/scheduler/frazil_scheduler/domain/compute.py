@@ -79,9 +79,9 @@ def let_in(tx: Transaction, row: RowMapping, states: Sequence[str] = ("PAUSED",)
         if job["state"] not in (*states, "WAITING") or over or not belongs(row, job):
             continue
         if hold and job["indefinite"]:
-            jobs.set_state(tx, job, "PAUSED", reason=AWAITING_MOVIE, failures_in_row=0, not_before_mono=0.0)
+            jobs.set_state(tx, job, "PAUSED", reason=AWAITING_MOVIE, **jobs.AFRESH)
         elif job["state"] != "WAITING":
-            jobs.set_state(tx, job, "WAITING", reason="", failures_in_row=0, not_before_mono=0.0)
+            jobs.set_state(tx, job, "WAITING", reason="", **jobs.AFRESH)
 
 
 def held_back(tx: Transaction) -> set[str]:
@@ -127,7 +127,8 @@ def _fit_job(tx: Transaction, row: RowMapping, job: RowMapping, before: session_
     """Move a job to what the session says now; what a person has set for this job alone stays while that says the same."""
     after = of(row)
     declaration = declarations.load(job["job_type"])
-    values: dict[str, Any] = {"gpu_memory_min_mib": declaration.gpu_memory_min_mib(jobs.workload_of(_parameters(row)))}
+    least = declaration.gpu_memory_min_mib(jobs.workload_of(_parameters(row)))
+    values: dict[str, Any] = {"gpu_memory_min_mib": max(least, job["gpu_memory_min_mib"]) if job["outgrown_mib"] else least}
     if jobs.lane_of(declaration, before) != jobs.lane_of(declaration, after):
         values["lane"] = jobs.lane_of(declaration, after)
     if list(jobs.gpus_of(declaration, before)) != list(jobs.gpus_of(declaration, after)):

@@ -16,6 +16,7 @@ from frazil_scheduler.lease import BUSY_EXTERNAL, Cause, JobReleased
 from frazil_scheduler.ledger import statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
+from frazil_scheduler.stall import believed_again
 _job = tables.job.c
 _session = tables.session.c
 
@@ -23,6 +24,7 @@ STATES = ("WAITING", "STARTING", "RUNNING", "STOPPING", "PAUSED", "DONE", "FAILE
 TERMINAL = ("DONE", "FAILED", "CANCELLED")
 PREPROCESS = "preprocess"
 
+AFRESH = {"failures_in_row": 0, "stalls": 0, "not_before_mono": 0.0}  # a person has said: try again
 _ELSEWHERE = {Cause.NODE_LOST: "Its node is silent.", Cause.GPU_FAILED: "Its GPU has failed; it goes on elsewhere."}
 
 
@@ -156,6 +158,7 @@ def set_state(tx: Transaction, row: RowMapping, state: str, **values: Any) -> No
         values["stop_to"] = ""
     if state != row["state"]:
         values |= {"state_ns": tx.wall_ns, "state_mono": tx.mono, "stalled": False}
+        values = {"reason": ""} | values if row["stalled"] else values
     if state not in ("STOPPING", "PAUSED"):
         values["parked"] = False
     tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(state=state, **values))
@@ -195,8 +198,12 @@ def note_progress(tx: Transaction, row: RowMapping) -> None:
 
 def _moves(tx: Transaction, row: RowMapping) -> dict[str, Any]:
     if row["stalled"]:
+    values: dict[str, Any] = {"progress_mono": tx.mono}
         tx.changed_jobs.setdefault(row["job_id"], "job_progress")
-    return {"progress_mono": tx.mono, "stalled": False}
+        values |= {"stalled": False, "reason": ""}
+    if row["stalls"] and believed_again(row["running_mono"], declarations.load(row["job_type"]).stall_limit_seconds, tx.mono):
+        values["stalls"] = 0
+    return values
 
 
 def distrusted(tx: Transaction, row: RowMapping, why: str) -> None:
@@ -226,8 +233,7 @@ def released(tx: Transaction, job_id: str, epoch: int, effect: JobReleased) -> N
     if row["epoch"] != epoch or row["state"] not in ("STARTING", "RUNNING", "STOPPING"):
         return
     if row["state"] == "STOPPING":
-        reason = row["reason"] if row["stop_to"] not in ("", "WAITING") else ""
-        set_state(tx, row, row["stop_to"] or "WAITING", reason=reason, progress="")
+        set_state(tx, row, row["stop_to"] or "WAITING", progress="")
     elif effect.cause in (Cause.DIED, Cause.UNSEEN, Cause.OUT_OF_MEMORY):
         _died(tx, row, effect)
     elif effect.cause is Cause.REFUSED:

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, insert, select, update
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import attempts, jobs, limits, slots
+from frazil_scheduler.domain import attempts, jobs, limits, memory, slots
 from frazil_scheduler.ledger import statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
 from frazil_scheduler.placement import Grant
@@ -149,6 +149,8 @@ def _follow(tx: Transaction, row: RowMapping, effect: machine.Effect) -> None:
             if hopeless and job is not None and job["epoch"] == row["epoch"]:
                 jobs.note_progress(tx, job)  # it was the exposure's fault, and that exposure is out of the way
             jobs.released(tx, row["job_id"], row["epoch"], effect)
+            if effect.cause is machine.Cause.OUT_OF_MEMORY:
+                memory.ran_out(tx, row["lease_id"], effect.exit_code)
         case machine.SlotQuarantined():
             slots.quarantine(tx, row["slot_key"], effect.kind, effect.reason)
         case machine.SlotFreed():

@@ -39,7 +39,6 @@ FAILURES_IN_ROW_MAX = 5
 RESTART_BACKOFF_SECONDS = (1.0, 5.0, 15.0, 30.0)
 REFUSED_BACKOFF_SECONDS = 5.0
 PROGRESS_NOTED_SECONDS = 30.0  # how often progress is written down
-STALLED_SECONDS = 600.0  # without progress while input waits
 
 PRIORITY_MAX = 100
 

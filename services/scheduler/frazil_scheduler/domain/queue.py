@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, select
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import FrazilError
 from frazil_scheduler.cluster import outlook
-from frazil_scheduler.domain import jobs, leases
+from frazil_scheduler.domain import jobs, leases, memory
 from frazil_scheduler.lanes import LaneBackend
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
@@ -45,8 +45,12 @@ def place(tx: Transaction, lanes: Lanes) -> None:
     prospects = _prospects(tx, lanes)
     for job_id, reason in placement.blocked.items():
         row = rows[job_id]
+        clusters = row["lane"] in lanes and lanes[row["lane"]].policy is not None  # it may have larger ones to give
+        if reason is Reason.LANE_TOO_SMALL and row["outgrown_mib"] and not clusters:
+            memory.no_larger_slot(tx, row)
+            continue
         words = prospects(row["lane"], job_id) or sentence(to_job(row), slots.get(row["lane"], ()), reason)
-        jobs.set_reason(tx, row, words)
+        jobs.set_reason(tx, row, memory.words(row) + words)
 
 
 def slots_by_lane(tx: Transaction, lanes: Lanes) -> dict[str, list[Slot]]:
@@ -106,7 +110,7 @@ def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb
     reason = explain(job, slots.get(job.lane, ()))
     return scheduler_pb2.ExplainWaitResponse(
         reason=reason.value,
-        sentence=sentence(job, slots.get(job.lane, ()), reason),
+        sentence=memory.words(row) + sentence(job, slots.get(job.lane, ()), reason),
         position=_position(tx, job, mine, slots),
         blockers=_blockers(tx, mine),
         remedy=_REMEDY[reason],

@@ -28,7 +28,7 @@ def stop(tx: Transaction, job: RowMapping, stop_to: str, reason: str = "", *, pa
 
 def requeue(tx: Transaction, job: RowMapping, to: str = "WAITING") -> None:
     """Put a job back into the queue at its own place, or to PAUSED; one with a worker, a dying one included, after that."""
-    fresh = {"reason": "", "failures_in_row": 0, "not_before_mono": 0.0, "parked": False}
+    fresh = {"reason": "", "parked": False, **jobs.AFRESH}
     if is_bound(tx, job):
         jobs.set_state(tx, job, "STOPPING", stop_to=to, **fresh)
         leases.ask_stop(tx, job, machine.Stop.DRAIN, job["drain_seconds"])

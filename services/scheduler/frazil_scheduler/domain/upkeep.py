@@ -37,14 +37,20 @@ def begin(tx: Transaction) -> None:
     tx.placement_wanted = True
 
 
-def tick(tx: Transaction, silence: Mapping[str, float], lanes: queue.Lanes) -> None:
-    """Do what is due; `silence` holds for every node the seconds since its last sign of life."""
+def tick(tx: Transaction, silence: Mapping[str, float], asked: Mapping[str, float], lanes: queue.Lanes) -> None:
+    """Do what is due.
+
+    `silence` holds for every node the seconds since its last sign of life, `asked` for leases when their worker last asked for
+    work and there was none.
+    """
     for node_id, seconds in silence.items():
         nodes.silent(tx, node_id, seconds)
     for row in tx.all(select(tables.lease).where(_lease.state == "RELEASING", _lease.overdue_mono <= tx.mono)):
         leases.apply(tx, row, machine.ProofOverdue())
     _kill_finished(tx)
-    stalls.watch(tx)
+    stalls.watch(tx, asked)
+    for session_id in parameters.unswept(tx):
+        parameters.sweep(tx, session_id)
     held_back = compute.held_back(tx)
     for row in tx.all(select(tables.session).where(_session.state == "RUNNING")):
         if row["session_id"] in held_back and not compute.awaits_movie(row):

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, update
 from frazil import jobs as declarations
 from frazil.api.worker.v1 import worker_pb2
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import attempts, blocks, jobs, leases, limits, reconstruction, sessions, volumes
+from frazil_scheduler.domain import attempts, blocks, jobs, leases, limits, memory, reconstruction, sessions, volumes
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -99,6 +99,8 @@ def _distrust(tx: Transaction, lease: RowMapping, job: RowMapping, request: work
         return False
     leases.count_failures(tx, lease, 0)
     jobs.distrusted(tx, job, f"{failures} exposures in a row failed on {lease['slot_key']}, the last with: {request.reason}")
+    if attempts.OUTCOME_OF_CLASS[request.failure_class] == "RESOURCE":
+        memory.ask_for_more(tx, lease["lease_id"])
     leases.ask_stop(tx, job, machine.Stop.DRAIN, job["drain_seconds"])
     return True
 

@@ -189,6 +189,7 @@ job = Table(
     _text("lease_id"),  # newest
     _count("epoch"),  # newest
     _flag("progressed"),  # something was committed under the newest lease
+    _count("outgrown_mib"),  # memory of the slot on which its worker ran out of it; 0: never
     _flag("parked"),  # another job of its session uses its slot for a while
     _flag("stalled"),
     _count("state_ns"),  # since when it is in its state
@@ -200,6 +201,7 @@ job = Table(
 
 node = Table(
     "node",
+    _count("stalls"),  # restarts of its worker in a row because it lived and made no progress
     metadata,
     Column("node_id", String, primary_key=True),
     _text("state"),

@@ -9,11 +9,10 @@ from typing import Any
 
 from frazil.api.worker.v1 import worker_pb2, worker_pb2_grpc
 from frazil_scheduler.domain import sessions, workers
-from frazil_scheduler.hub import Hub
+from frazil_scheduler.hub import LEASES_REMEMBERED, Hub
 
 WAIT_MAX_SECONDS = 20.0
 PROGRESS_SECONDS = 10.0
-LEASES_REMEMBERED = 1000
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
@@ -50,6 +49,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             ticket = self._hub.notifier.ticket(topic)
             reply, retry = await self._hub.store.run(lambda tx: workers.claim(tx, request))
             left = end - loop.time()
+            if not reply.claims and request.wait_seconds > 0:
+                self._hub.asked_in_vain(request.lease.lease_id)
             if reply.claims or reply.drained or reply.stop or left <= 0 or self._hub.notifier.closed:
                 return reply
             wait = left if retry is None or retry <= 0 else min(left, retry + 0.01)
@@ -76,6 +77,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             ticket = self._hub.notifier.ticket(topic)
             reply = await self._hub.store.look(lambda tx: workers.read_blocks(tx, request))
             left = end - loop.time()
+            if not reply.blocks and request.wait_seconds > 0:
+                self._hub.asked_in_vain(request.lease.lease_id)
             if reply.blocks or reply.end_of_input or reply.stop or left <= 0 or self._hub.notifier.closed:
                 return reply
             await self._hub.notifier.wait(topic, ticket, left)

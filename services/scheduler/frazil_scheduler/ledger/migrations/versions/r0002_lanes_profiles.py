@@ -91,6 +91,8 @@ def upgrade() -> None:
     ):
         op.add_column(table, column)
     op.execute(
+        ("job", _count("stalls")),
+        ("job", _count("outgrown_mib")),
         "UPDATE session SET streaming = 'class2d_streaming' "
         "WHERE session_id IN (SELECT session_id FROM job WHERE job_type = 'class2d_streaming')"
     )
