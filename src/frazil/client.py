@@ -32,7 +32,12 @@ from frazil.api.reconstruction.v1.reconstruction_pb2 import (
     GetVolumeRequest,
     ListParticleBlocksRequest,
     ParticleBlock,
+    ListTemplatesRequest,
     Volume,
+    ResetClassesRequest,
+    SelectClassesRequest,
+    SelectClassesResponse,
+    Templates,
 )
 from frazil.api.reconstruction.v1.reconstruction_pb2_grpc import ReconstructionServiceStub
 from frazil.api.scheduler.v1 import scheduler_pb2
@@ -229,6 +234,52 @@ class Client:
         return None
 
     def volume(self, session: str, kind: Volume.Kind.ValueType = Volume.KIND_UNSPECIFIED) -> Volume | None:
+    def select_classes(
+        self,
+        session: str,
+        *,
+        select: Sequence[int] = (),
+        exclude: Sequence[int] = (),
+        release: Sequence[int] = (),
+        release_all: bool = False,
+        thresholds: ClassThresholds | None = None,
+        all_particles: bool = False,
+    ) -> SelectClassesResponse:
+        """Choose 2D classes by number and by thresholds; from then on 3D takes only particles of selected ones.
+
+        `release` lets thresholds and ranking decide on a class again; `all_particles` lets 3D take every particle after all.
+        """
+        request = SelectClassesRequest(
+            session=session,
+            select=select,
+            exclude=exclude,
+            release=release,
+            release_all=release_all,
+            thresholds=thresholds,
+            all_particles=all_particles,
+        )
+        return self._change(self._reconstruction.SelectClasses, request)
+
+    def reset_classes(self, session: str, *, clear: bool = False) -> None:
+        """Begin 2D classification anew, or stop it and take its classes away."""
+        self._change(self._reconstruction.ResetClasses, ResetClassesRequest(session=session, clear=clear))
+
+    def templates(self, session: str = "") -> Sequence[Templates]:
+        """Return templates for the picker, of one session or of all, the newest first."""
+        return self._call(self._reconstruction.ListTemplates, ListTemplatesRequest(session=session)).templates
+
+    def choose_templates(
+        self, session: str, job_id: str, numbers: Sequence[int] = (), *, new_exposures_only: bool = False
+    ) -> Session:
+        """Let a session pick with the templates of a job: those with these numbers, else those that the job suggests.
+
+        What is picked already is picked anew, unless `new_exposures_only`.
+        """
+        request = session_pb2.ChooseTemplatesRequest(
+            session=session, job_id=job_id, numbers=numbers, new_exposures_only=new_exposures_only
+        )
+        return self._change(self._sessions.ChooseTemplates, request)
+
         """Return the newest volume of a session, of a kind or of any; None before the first."""
         try:
             return self._call(self._reconstruction.GetVolume, GetVolumeRequest(session=session, kind=kind))

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import structlog
 
 from frazil.api.exposure.v1.exposure_pb2 import ExposureResult
-from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages, Volume
+from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages, Templates, Volume
 from frazil.api.worker.v1 import worker_pb2 as wire
 from frazil.api.worker.v1.worker_pb2_grpc import WorkerServiceStub
 from frazil.model.errors import ErrorKind, FailureClass, FrazilError, InputError
@@ -87,6 +87,7 @@ class WorkerContext:
         self.checkpoints = tuple(reply.checkpoints)
         self.parameters: Mapping[str, str] = dict(reply.parameters)  # of an auxiliary job
         self.start_volume = reply.start_volume  # absolute, or relative to the session's folder; empty: there is none
+        self.newest_volume = reply.newest_volume  # relative to the session's folder; empty: there is none
 
     # ------------------------------------------------------------------------------------------------------- stopping
     @property
@@ -182,6 +183,12 @@ class WorkerContext:
         """Publish a volume; the reply has its revision and the files of older ones to delete."""
         request = wire.PublishVolumeRequest(request_id=new_request_id(), lease=self._lease, volume=volume)
         reply: wire.PublishVolumeResponse = self._ask(self._stub.PublishVolume, request)
+        return reply
+
+    def publish_templates(self, templates: Templates) -> wire.PublishTemplatesResponse:
+        """Publish templates for the picker; the reply has the files of an earlier publication of this job to delete."""
+        request = wire.PublishTemplatesRequest(request_id=new_request_id(), lease=self._lease, templates=templates)
+        reply: wire.PublishTemplatesResponse = self._ask(self._stub.PublishTemplates, request)
         return reply
 
     def delete_expired(self, relative_paths: tuple[str, ...]) -> None:

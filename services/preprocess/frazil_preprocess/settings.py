@@ -21,7 +21,7 @@ from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.io.defect_map import read_defects
 from frazil.io.gain_reference import Flip, Sense, read_gain
 from frazil.io.movies import MovieInfo, Rendering
-from frazil.io.templates import read_templates
+from frazil.io.templates import chosen_templates
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
 from frazil.rpc.convert import metadata_from_message, optics_of
@@ -128,10 +128,10 @@ def picker_options(parameters: SessionParameters, picker: Picker) -> dict[str, A
     }
     for field, value in parameters.ListFields():
         name = field.name.removeprefix(_PICKER_PREFIX)
-        if name == field.name or name in _THRESHOLDS:
+        if name in (field.name, "template_numbers", *_THRESHOLDS):  # numbers are read with the templates
             continue
         if name == "templates_path":
-            name, value = "templates", read_templates(value)
+            name, value = "templates", chosen_templates(value, parameters.picker_template_numbers)
         if name not in known:
             raise InputError("PICKER_OPTION", f"The picker {picker.TITLE!r} has no option {field.name}: leave it away.")
         options[name] = tuple(value) if field.is_repeated else value

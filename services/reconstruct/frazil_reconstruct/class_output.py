@@ -23,7 +23,7 @@ def write_classes(stream: Streaming2d, session_folder: Path, stem: str, pixel_si
     averages = stream.class_averages()
     target = session_folder / stem
     target.parent.mkdir(parents=True, exist_ok=True)
-    columns = min(SHEET_COLUMNS_MAX, max(1, math.ceil(math.sqrt(len(averages) * 1.6))))
+    columns = sheet_columns(len(averages))
     assignments = stream.assignments()
     write_mrc(target.with_name(target.name + ".mrcs"), averages, pixel_size_angstrom, image_stack=True)
     write_png(target.with_name(target.name + ".png"), class_sheet(averages, columns))
@@ -40,6 +40,11 @@ def write_classes(stream: Streaming2d, session_folder: Path, stem: str, pixel_si
         assignments=f"{stem}.npy",
         classes=[_class_message(summary) for summary in stream.class_summaries()],
     )
+
+
+def sheet_columns(count: int) -> int:
+    """Return how many tiles are in a row of a sheet of so many."""
+    return min(SHEET_COLUMNS_MAX, max(1, math.ceil(math.sqrt(count * 1.6))))
 
 
 def class_sheet(averages: npt.NDArray[np.float32], columns: int) -> npt.NDArray[np.uint8]:
@@ -79,6 +84,9 @@ def _class_message(summary: ClassSummary) -> wire.ClassAverage:
         particle_count=summary.particle_count,
         effective_classes=summary.effective_classes,
         junk=not summary.selected,
+        restarts=summary.restarts,
+        mean_probability=summary.mean_probability,
+        quality=summary.quality,
     )
     if summary.resolution_angstrom is not None:
         message.resolution_angstrom = summary.resolution_angstrom

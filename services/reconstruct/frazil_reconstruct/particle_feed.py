@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.api.reconstruction.v1 import reconstruction_pb2 as wire
 from frazil.io.particles import read_particles
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
+from frazil.worker import WorkerContext
 
 
 def read_block(session_folder: Path, block: wire.ParticleBlock) -> ParticleBlock:
@@ -35,3 +39,26 @@ def read_block(session_folder: Path, block: wire.ParticleBlock) -> ParticleBlock
             amplitude_contrast=float(first["amplitude_contrast"]),
         ),
     )
+
+
+def blocks_of(context: WorkerContext) -> list[wire.ParticleBlock]:
+    """Return the blocks that there are, retractions included; fewer when the worker is told to stop meanwhile."""
+    blocks: list[wire.ParticleBlock] = []
+    while not context.stop_requested:
+        reply = context.read_blocks(blocks[-1].sequence if blocks else 0, wait_seconds=0.0)
+        if not reply.blocks:
+            break
+        blocks += reply.blocks
+    return blocks
+
+
+def live_blocks(blocks: Sequence[wire.ParticleBlock]) -> list[wire.ParticleBlock]:
+    """Return the blocks whose particles count."""
+    withdrawn = {block.retracts_sequence for block in blocks if block.kind == wire.ParticleBlock.KIND_RETRACT}
+    return [block for block in blocks if block.kind == wire.ParticleBlock.KIND_ADD and block.sequence not in withdrawn]
+
+
+def most_particles(blocks: Sequence[wire.ParticleBlock], most: int) -> list[wire.ParticleBlock]:
+    """Return the first blocks up to so many particles; at least one, if there is one."""
+    totals = np.cumsum([block.particle_count for block in blocks])
+    return list(blocks[: max(1, int((totals <= most).sum()))])

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from frazil import __version__
-from frazil.cli import profile, resources, session
+from frazil.cli import classes, profile, resources, session
 from frazil.cli.demo import demo
 from frazil.cli.doctor import doctor
 from frazil.cli.run import run
@@ -49,6 +49,8 @@ app.command(rich_help_panel=_START)(doctor)
 app.add_typer(session.app, name="session", rich_help_panel=_CONTROL)
 app.add_typer(profile.app, name="profile", rich_help_panel=_CONTROL)
 app.command(name="export", rich_help_panel=_CONTROL)(session.export)
+app.add_typer(classes.classes, name="class", rich_help_panel=_CONTROL)
+app.add_typer(classes.templates, name="templates", rich_help_panel=_CONTROL)
 app.add_typer(resources.lanes, name="lane", rich_help_panel=_CONTROL)
 app.add_typer(resources.nodes, name="node", rich_help_panel=_CONTROL)
 app.add_typer(resources.gpus, name="gpu", rich_help_panel=_CONTROL)

@@ -57,7 +57,7 @@ def summary_lines(snapshot: SessionSnapshot, exported: Exported) -> list[str]:
         f"  particles   {exported.particle_count:>8,}",
     ]
     if snapshot.classes is not None:
-        good = [one for one in snapshot.classes.classes if not one.junk]
+        good = [one for one in snapshot.classes.classes if one.selected]
         best = min((one.resolution_angstrom for one in good if one.HasField("resolution_angstrom")), default=None)
         words = f"{len(good)} good" + (f", best {best:.1f} Å" if best else "")
         lines.append(f"  2D classes  {exported.class_count:>8,}   {words}")

@@ -72,6 +72,10 @@ def event_sentence(event: Event) -> str:
         return _exposure_sentence(event.exposure)
     if body == "particle_block":
         return f"block {event.particle_block.sequence}: {event.particle_block.particle_count} particles"
+    if body == "templates":
+        return f"{len(event.templates.templates)} templates from {event.templates.source} (job {event.templates.job_id})"
+    if event.kind == "class_averages_cleared":
+        return "the class averages were taken away"
     if body == "class_averages":
         classes = event.class_averages
         final = ", final" if classes.final else ""

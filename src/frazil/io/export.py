@@ -256,7 +256,7 @@ def classes_table(classes: ClassAverages, stack: str) -> dict[str, Any]:
         "rlnClassNumber": np.array([one.class_number for one in classes.classes], dtype=np.int64),
         "rlnClassDistribution": np.array([one.particle_count / total for one in classes.classes]),
         "rlnEstimatedResolution": np.array(resolutions, dtype=np.float64),
-        "rlnSelected": np.array([int(not one.junk) for one in classes.classes], dtype=np.int64),
+        "rlnSelected": np.array([int(one.selected) for one in classes.classes], dtype=np.int64),
         "frazilParticleCount": np.array([one.particle_count for one in classes.classes], dtype=np.int64),
         "frazilEffectiveClasses": np.array([one.effective_classes for one in classes.classes], dtype=np.float64),
     }

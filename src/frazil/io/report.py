@@ -80,7 +80,7 @@ def _tiles(session: Session, done: Sequence[Exposure], failed: Sequence[Exposure
         (_median([one.motion_total_angstrom for one in results], "{:.1f} Å"), "median motion"),
     ]
     if classes is not None:
-        tiles.append((f"{sum(not one.junk for one in classes.classes)} of {len(classes.classes)}", "good 2D classes"))
+        tiles.append((f"{sum(one.selected for one in classes.classes)} of {len(classes.classes)}", "good 2D classes"))
     cells = "".join(f"<div class=tile><b>{value}</b><span>{label}</span></div>" for value, label in tiles)
     return f"<div class=tiles>{cells}</div>"
 
@@ -133,7 +133,7 @@ def _class_section(classes: ClassAverages | None) -> str:
     rows = "".join(
         f"<tr><td>{one.class_number}<td>{one.particle_count:,}<td>"
         f"{f'{one.resolution_angstrom:.1f} Å' if one.HasField('resolution_angstrom') else '–'}"
-        f"<td>{one.effective_classes:.2f}<td>{'junk' if one.junk else 'good'}"
+        f"<td>{one.effective_classes:.2f}<td>{'selected' if one.selected else 'junk' if one.junk else 'excluded'}"
         for one in sorted(classes.classes, key=lambda one: one.particle_count, reverse=True)
     )
     sheet = '<img class=sheet src="class2d/classes.png" alt="2D class averages">' if classes.sheet else ""

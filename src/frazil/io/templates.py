@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +12,17 @@ from frazil.algorithms.templates import Templates, project
 from frazil.io.mrc import read_mrc
 from frazil.io.star import read_star
 from frazil.model.errors import InputError
+
+
+def chosen_templates(path: str, numbers: Sequence[int]) -> Templates:
+    """Read templates and keep those with these numbers from 1; all without numbers. Raises InputError as `read_templates`."""
+    templates = read_templates(path)
+    if not numbers:
+        return templates
+    count = len(templates.images)
+    if not 1 <= min(numbers) <= max(numbers) <= count:
+        raise InputError("TEMPLATES_MISSING", f"{Path(path).name} has templates 1 to {count}, not all of those that are named.")
+    return Templates(templates.images[[number - 1 for number in numbers]], templates.pixel_size_angstrom)
 
 
 @lru_cache(maxsize=2)

@@ -36,6 +36,7 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
         "picker_shapes",
         "picker_min_distance_diameters",
         "picker_templates_path",
+        "picker_template_numbers",
         "picker_lowpass_angstrom",
         "picker_angular_step_degrees",
     ),

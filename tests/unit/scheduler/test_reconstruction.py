@@ -11,7 +11,7 @@ from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.api.session.v1.session_pb2 import ComputeResources, SessionParameters
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
-from frazil_scheduler.domain import control, jobs, reconstruction, volumes, workers
+from frazil_scheduler.domain import control, jobs, reconstruction, sessions, volumes, workers
 from frazil_scheduler.ledger import tables
 from model.world import World
 from unit.scheduler.stories import job, publish_volume, session, up
@@ -66,7 +66,7 @@ def test_the_last_two_class_averages_are_kept(world: World) -> None:
     assert [(publish(number).revision) for number in (1, 2)] == [1, 2]
     third = publish(3)
     assert (third.revision, list(third.expired_paths)) == (3, ["1.mrcs", "1.png"])
-    newest = world.store.read(lambda tx: reconstruction.newest_averages(tx, session_id))
+    newest = world.store.read(lambda tx: reconstruction.newest_averages(tx, sessions.require(tx, session_id)))
     assert newest is not None
     assert (newest.revision, newest.averages, newest.session_id) == (3, "3.mrcs", session_id)
     assert session(world)["particles_classified"] == 3

@@ -18,7 +18,7 @@ from frazil.model.errors import InputError
 from frazil.model.parameter import Value
 from frazil.worker import WorkerContext
 from frazil_reconstruct.checkpoints import CHECKPOINT_SECONDS, Checkpoints
-from frazil_reconstruct.particle_feed import read_block
+from frazil_reconstruct.particle_feed import blocks_of, live_blocks, most_particles, read_block
 from frazil_reconstruct.volume_output import write_ab_initio
 
 
@@ -29,7 +29,7 @@ def run(context: WorkerContext) -> None:
     checkpoints = Checkpoints(context)
     arrays = checkpoints.load()
     resumed = None if arrays is None else from_arrays(arrays, xp)
-    chosen = _choose(_blocks(context), int(asked["particles"]), resumed)
+    chosen = _choose(blocks_of(context), int(asked["particles"]), resumed)
     if context.stop_requested:
         return  # not all blocks may have been read
     if not chosen:
@@ -75,23 +75,9 @@ def _work(context: WorkerContext, found: AbInitio, checkpoints: Checkpoints) -> 
     return True
 
 
-def _blocks(context: WorkerContext) -> list[ParticleBlock]:
-    """Return the blocks that there are, retractions included."""
-    blocks: list[ParticleBlock] = []
-    while not context.stop_requested:
-        reply = context.read_blocks(blocks[-1].sequence if blocks else 0, wait_seconds=0.0)
-        if not reply.blocks:
-            break
-        blocks += reply.blocks
-    return blocks
-
-
 def _choose(blocks: list[ParticleBlock], most: int, resumed: AbInitioState | None) -> list[ParticleBlock]:
     """Return the blocks that a resumed run began with, else the first that count, up to so many particles; at least one."""
     if resumed is not None:
         used = set(np.unique(resumed.particles.sequence).tolist())
         return [block for block in blocks if block.sequence in used]
-    withdrawn = {block.retracts_sequence for block in blocks if block.kind == ParticleBlock.KIND_RETRACT}
-    live = [block for block in blocks if block.kind == ParticleBlock.KIND_ADD and block.sequence not in withdrawn]
-    totals = np.cumsum([block.particle_count for block in live])
-    return live[: max(1, int((totals <= most).sum()))]
+    return most_particles(live_blocks(blocks), most)

@@ -147,7 +147,7 @@ def forget_some(tx: Transaction, session_id: str) -> bool:
         for table in (tables.checkpoint, tables.lease, tables.job):
             tx.run(delete(table).where(table.c.job_id.in_(job_ids)))
         return False
-    for table in (tables.class_averages, tables.volume):
+    for table in (tables.class_averages, tables.volume, tables.templates):
         tx.run(delete(table).where(table.c.session_id == session_id))
     tx.emit("session_deleted", session_id, session=records.session_record(sessions.require(tx, session_id)))
     tx.run(delete(tables.session).where(_session.session_id == session_id))

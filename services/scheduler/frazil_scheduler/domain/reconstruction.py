@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from sqlalchemy import RowMapping, delete, func, insert, select, update
@@ -10,7 +11,7 @@ from frazil.api.reconstruction.v1 import reconstruction_pb2
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
 from frazil_scheduler.domain import jobs, limits
-from frazil_scheduler.ledger import records, tables
+from frazil_scheduler.ledger import records, statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
 _checkpoint = tables.checkpoint.c
@@ -29,9 +30,12 @@ def commit_checkpoint(
     """Make a checkpoint the one to resume from; the last three are kept.
 
     Under one lease the number must grow and the cursor must not go back: else FrazilError CHECKPOINT_OUT_OF_ORDER. A new
-    lease may have resumed from an older checkpoint, because newer ones were damaged: those it overtakes are dropped.
+    lease may have resumed from an older checkpoint, because newer ones were damaged or the job was reset: those it overtakes
+    are dropped. What a worker still brings of a job that was reset counts for nothing.
     """
     check_path(checkpoint.path)
+    if job["epoch"] <= job["reset_epoch"]:
+        return worker_pb2.CommitCheckpointResponse(expired_paths=[checkpoint.path])
     known = checkpoints(tx, job["job_id"])
     mine = [row for row in known if row["epoch"] == job["epoch"]]
     if mine and (checkpoint.number <= mine[0]["number"] or checkpoint.cursor_sequence < mine[0]["cursor_sequence"]):
@@ -68,6 +72,8 @@ def publish(
     """Publish class averages under the next revision; the last two revisions are kept."""
     for path in _paths(averages):
         check_path(path)
+    if job["epoch"] <= job["reset_epoch"]:
+        return worker_pb2.PublishClassAveragesResponse(expired_paths=_paths(averages))
     session_id = job["session_id"]
     revision: int = tx.scalar(select(_session.class_revision).where(_session.session_id == session_id)) + 1
     averages.session_id, averages.job_id, averages.revision = session_id, job["job_id"], revision
@@ -76,6 +82,8 @@ def publish(
     values = {"class_revision": revision, "particles_classified": averages.particle_count, "changes": _session.changes + 1}
     tx.run(update(tables.session).where(_session.session_id == session_id).values(**values))
     note_update(tx, job)
+    tx.topics.add(f"session:{session_id}")
+    selected(averages, selection_of(tx.only(statements.SESSION, key=session_id)))
     tx.emit("class_averages_published", session_id, class_averages=averages)
     jobs.note_progress(tx, job)
     return worker_pb2.PublishClassAveragesResponse(revision=revision, expired_paths=_expire(tx, session_id))
@@ -83,13 +91,45 @@ def publish(
 
 def cursor(tx: Transaction, job_id: str) -> int:
     """Return the sequence of the newest particle block that a streaming job has kept in a checkpoint."""
-    return tx.scalar(select(func.max(_checkpoint.cursor_sequence)).where(_checkpoint.job_id == job_id)) or 0
+    since = select(tables.job.c.reset_epoch).where(tables.job.c.job_id == job_id).scalar_subquery()
+    mine = (_checkpoint.job_id == job_id) & (_checkpoint.epoch > since)
+    return tx.scalar(select(func.max(_checkpoint.cursor_sequence)).where(mine)) or 0
 
 
-def newest_averages(tx: Transaction, session_id: str) -> reconstruction_pb2.ClassAverages | None:
-    """Return the newest published class averages of a session."""
-    rows = _revisions(tx, session_id)
-    return reconstruction_pb2.ClassAverages.FromString(rows[0]["body"]) if rows else None
+def newest_averages(tx: Transaction, session: RowMapping) -> reconstruction_pb2.ClassAverages | None:
+    """Return the newest class averages of a session that nobody has taken away, with what is selected."""
+    rows = _revisions(tx, session["session_id"])
+    if not rows or rows[0]["revision"] <= session["classes_cleared"]:
+        return None
+    return selected(_parse(rows[0]), selection_of(session))
+
+
+def selection_of(session: RowMapping) -> reconstruction_pb2.ClassSelection:
+    """Return by what a session's classes are selected."""
+    return reconstruction_pb2.ClassSelection.FromString(session["class_selection"])
+
+
+def selected(
+    averages: reconstruction_pb2.ClassAverages, selection: reconstruction_pb2.ClassSelection
+) -> reconstruction_pb2.ClassAverages:
+    """Say in class averages which classes are selected: what a person said counts until the class begins anew."""
+    said = {(one.class_number, one.restarts): one.selected for one in selection.overrides}
+    for one in averages.classes:
+        person = said.get((one.class_number, one.restarts))
+        one.selected = _suggested(one, selection.thresholds) if person is None else person
+    averages.selection.CopyFrom(selection)
+    averages.selected_particle_count = sum(one.particle_count for one in averages.classes if one.selected)
+    return averages
+
+
+def _suggested(one: reconstruction_pb2.ClassAverage, thresholds: reconstruction_pb2.ClassThresholds) -> bool:
+    resolved = one.resolution_angstrom if one.HasField("resolution_angstrom") else math.inf
+    return (
+        one.particle_count >= max(thresholds.particle_count_min, 1)
+        and resolved <= (thresholds.resolution_max_angstrom or math.inf)
+        and one.effective_classes <= (thresholds.effective_classes_max or math.inf)
+        and (thresholds.ignore_ranking or not one.junk)
+    )
 
 
 def attach(tx: Transaction, job: RowMapping, session: RowMapping) -> worker_pb2.AttachResponse:
@@ -98,7 +138,9 @@ def attach(tx: Transaction, job: RowMapping, session: RowMapping) -> worker_pb2.
         job_id=job["job_id"],
         job_type=job["job_type"],
         session=records.session_record(session),
-        checkpoints=[records.checkpoint_record(row) for row in checkpoints(tx, job["job_id"])],
+        checkpoints=[
+            records.checkpoint_record(row) for row in checkpoints(tx, job["job_id"]) if row["epoch"] > job["reset_epoch"]
+        ],
     )
 
 

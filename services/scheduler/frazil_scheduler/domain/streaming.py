@@ -19,7 +19,7 @@ def start_job(tx: Transaction, lanes: queue.Lanes, row: RowMapping, job_type: st
     Raises FrazilError for a job type that does not stream in this session, for a refinement without a volume to start from, and
     when no slot of its lane could ever serve it.
     """
-    _require(row, job_type)
+    require(row, job_type)
     volumes.require_start(tx, row, job_type)
     compute.set_streaming(tx, row, [*compute.streaming(row), job_type])
     row = sessions.require(tx, row["session_id"])
@@ -32,7 +32,7 @@ def start_job(tx: Transaction, lanes: queue.Lanes, row: RowMapping, job_type: st
 
 def stop_job(tx: Transaction, row: RowMapping, job_type: str) -> RowMapping:
     """Bring a streaming job off its slot at a checkpoint. Nothing happens to one that is not wanted."""
-    _require(row, job_type)
+    require(row, job_type)
     compute.set_streaming(tx, row, [other for other in compute.streaming(row) if other != job_type])
     for job in _of_type(tx, row, job_type):
         stop(tx, job, "PAUSED", STOPPED)
@@ -56,7 +56,8 @@ def _of_type(tx: Transaction, row: RowMapping, job_type: str) -> list[RowMapping
     return [job for job in jobs.of_session(tx, row["session_id"]) if job["job_type"] == job_type]
 
 
-def _require(row: RowMapping, job_type: str) -> None:
+def require(row: RowMapping, job_type: str) -> None:
+    """Raise FrazilError for a job type that does not stream in this session, or a session whose jobs cannot be changed now."""
     allowed = jobs.streaming_of(session_pb2.SessionParameters.FromString(row["parameters"]))
     if job_type not in allowed:
         known = f"it has {', '.join(allowed)}" if allowed else "it ends with preprocessing"

@@ -88,6 +88,10 @@ def _check_picker(parameters: session_pb2.SessionParameters) -> None:
         _fail("PICKER_INVALID", f"picker is {parameters.picker!r}; it is the name of a picker, such as blob or template.")
     if parameters.picker == "template" and not parameters.picker_templates_path:
         _fail("TEMPLATES_MISSING", "The template picker needs picker_templates_path: class averages or a volume.")
+    if parameters.picker_template_numbers and not parameters.picker_templates_path:
+        _fail("TEMPLATES_MISSING", "picker_template_numbers names templates of picker_templates_path, which is not given.")
+    if any(number < 1 for number in parameters.picker_template_numbers):
+        _fail("TEMPLATE_INVALID", "picker_template_numbers counts templates from 1.")
     for name, low, high in _PICKER_RANGES:
         _require_range(name, getattr(parameters, name), low, high, "")
 

@@ -42,6 +42,13 @@ def newest(tx: Transaction, session_id: str, kind: int = Volume.KIND_UNSPECIFIED
     return Volume.FromString(rows[0]["body"]) if rows else None
 
 
+def newest_path(tx: Transaction, session_id: str) -> str:
+    """Return the path of the newest volume, a refined one before an ab-initio one; empty when there is none."""
+    kinds = (Volume.KIND_REFINEMENT, Volume.KIND_AB_INITIO)
+    found = next((volume for kind in kinds if (volume := newest(tx, session_id, kind)) is not None), None)
+    return "" if found is None else found.volume
+
+
 def start_volume(tx: Transaction, session: RowMapping) -> str:
     """Return the path of the volume that refinement starts from: the one a person named, else the newest ab-initio one."""
     named = session_pb2.SessionParameters.FromString(session["parameters"]).initial_volume_path

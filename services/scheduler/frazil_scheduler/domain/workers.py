@@ -9,7 +9,19 @@ from sqlalchemy import RowMapping, update
 from frazil import jobs as declarations
 from frazil.api.worker.v1 import worker_pb2
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import attempts, blocks, jobs, leases, limits, memory, reconstruction, sessions, volumes
+from frazil_scheduler.domain import (
+    attempts,
+    blocks,
+    class_selection,
+    jobs,
+    leases,
+    limits,
+    memory,
+    reconstruction,
+    sessions,
+    templates,
+    volumes,
+)
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
 
@@ -22,6 +34,7 @@ def attach(tx: Transaction, request: worker_pb2.AttachRequest) -> worker_pb2.Att
     session = sessions.require(tx, job["session_id"])
     reply = reconstruction.attach(tx, job, session)
     reply.start_volume = volumes.start_volume(tx, session)
+    reply.newest_volume = volumes.newest_path(tx, session["session_id"])
     reply.parameters.update(json.loads(job["parameters"] or "{}"))
     return reply
 
@@ -111,11 +124,14 @@ def read_blocks(tx: Transaction, request: worker_pb2.ReadParticleBlocksRequest) 
     session = sessions.require(tx, job["session_id"])
     rows = blocks.read(tx, session["session_id"], request.after_sequence, min(request.max_count or 100, 1000))
     last = rows[-1]["sequence"] if rows else request.after_sequence
-    return worker_pb2.ReadParticleBlocksResponse(
+    reply = worker_pb2.ReadParticleBlocksResponse(
         blocks=[records.block_record(row) for row in rows],
         end_of_input=last >= session["block_sequence"] and sessions.is_drained(tx, session),
         stop=lease["state"] == "RELEASING",
     )
+    if request.HasField("class_revision"):
+        class_selection.tell(tx, session, request, reply)
+    return reply
 
 
 def commit_checkpoint(tx: Transaction, request: worker_pb2.CommitCheckpointRequest) -> worker_pb2.CommitCheckpointResponse:
@@ -148,6 +164,17 @@ def publish_volume(tx: Transaction, request: worker_pb2.PublishVolumeRequest) ->
         return volumes.publish(tx, job, copy.volume)
 
     return tx.once(request, worker_pb2.PublishVolumeResponse, body)
+
+
+def publish_templates(tx: Transaction, request: worker_pb2.PublishTemplatesRequest) -> worker_pb2.PublishTemplatesResponse:
+    """Publish templates for the picker."""
+
+    def body() -> worker_pb2.PublishTemplatesResponse:
+        _, job = leases.current(tx, request.lease)
+        copy = worker_pb2.PublishTemplatesRequest.FromString(request.SerializeToString())
+        return templates.publish(tx, job, copy.templates)
+
+    return tx.once(request, worker_pb2.PublishTemplatesResponse, body)
 
 
 def finish(tx: Transaction, request: worker_pb2.FinishJobRequest) -> worker_pb2.FinishJobResponse:

@@ -77,6 +77,8 @@ session = Table(
     # Counters; found = ready + running + done + quarantined in every transaction.
     *(_count(name) for name in ("found", "ready", "running", "done", "quarantined")),
     *(_count(name) for name in ("particles", "block_sequence", "particles_classified", "class_revision")),
+    _bytes("class_selection"),
+    _count("classes_cleared"),  # newest revision of the classes that a person has taken away
     _count("claims"),  # every fifth takes the oldest
     _text("recent_outcomes"),  # of the last 20 attempts: "." done, "x" quarantined
     _seconds("probe_mono"),  # before it nothing is claimed while most attempts fail
@@ -203,6 +205,7 @@ node = Table(
     "node",
     _count("stalls"),  # restarts of its worker in a row because it lived and made no progress
     metadata,
+    _count("reset_epoch"),  # newest when what it had found was dropped: what comes under older ones counts no more
     Column("node_id", String, primary_key=True),
     _text("state"),
     _text("boot_id"),
@@ -323,6 +326,15 @@ cluster_job = Table(
     "cluster_job",
     metadata,
     Column("name", String, primary_key=True),  # also its name on the cluster: an unknown submission is found again by it
+templates = Table(
+    "templates",
+    metadata,
+    Column("job_id", String, primary_key=True),
+    Column("session_id", String, ForeignKey("session.session_id"), nullable=False),
+    Column("published_ns", BigInteger, nullable=False),
+    _bytes("body"),
+)
+
     Column("number", Counter, nullable=False, unique=True),
     _text("lane"),
     _text("job_id"),  # whose need it was asked for

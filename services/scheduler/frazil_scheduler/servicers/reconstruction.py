@@ -8,7 +8,7 @@ from typing import Any
 
 from frazil.api.reconstruction.v1 import reconstruction_pb2, reconstruction_pb2_grpc
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import blocks, reconstruction, sessions, volumes
+from frazil_scheduler.domain import blocks, class_selection, reconstruction, sessions, templates, volumes
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.ledger.records import block_record
 from frazil_scheduler.ledger.transaction import Transaction
@@ -28,7 +28,7 @@ class ReconstructionServicer(reconstruction_pb2_grpc.ReconstructionServiceServic
 
         def body(tx: Transaction) -> reconstruction_pb2.ClassAverages:
             session = sessions.require(tx, request.session)
-            newest = reconstruction.newest_averages(tx, session["session_id"])
+            newest = reconstruction.newest_averages(tx, session)
             if newest is None:
                 sentence = f"Session {session['name']} has no class averages yet."
                 raise FrazilError("CLASS_AVERAGES_MISSING", sentence, kind=ErrorKind.NOT_FOUND)
@@ -59,5 +59,44 @@ class ReconstructionServicer(reconstruction_pb2_grpc.ReconstructionServiceServic
             session = sessions.require(tx, request.session)
             rows = blocks.read(tx, session["session_id"], request.after_sequence, size)
             return reconstruction_pb2.ListParticleBlocksResponse(blocks=[block_record(row) for row in rows])
+
+        return await self._hub.store.look(body)
+
+    async def SelectClasses(
+        self, request: reconstruction_pb2.SelectClassesRequest, context: Any
+    ) -> reconstruction_pb2.SelectClassesResponse:
+        """Choose 2D classes."""
+
+        def body(tx: Transaction) -> reconstruction_pb2.SelectClassesResponse:
+            session = sessions.require(tx, request.session)
+            return tx.once(
+                request,
+                reconstruction_pb2.SelectClassesResponse,
+                lambda: class_selection.select(tx, session, request),
+            )
+
+        return await self._hub.store.run(body)
+
+    async def ResetClasses(
+        self, request: reconstruction_pb2.ResetClassesRequest, context: Any
+    ) -> reconstruction_pb2.ResetClassesResponse:
+        """Begin 2D classification anew, or clear it."""
+
+        def change(tx: Transaction) -> reconstruction_pb2.ResetClassesResponse:
+            class_selection.reset(tx, sessions.require(tx, request.session), clear=request.clear)
+            return reconstruction_pb2.ResetClassesResponse()
+
+        return await self._hub.store.run(
+            lambda tx: tx.once(request, reconstruction_pb2.ResetClassesResponse, lambda: change(tx))
+        )
+
+    async def ListTemplates(
+        self, request: reconstruction_pb2.ListTemplatesRequest, context: Any
+    ) -> reconstruction_pb2.ListTemplatesResponse:
+        """List templates for the picker."""
+
+        def body(tx: Transaction) -> reconstruction_pb2.ListTemplatesResponse:
+            session_id = sessions.require(tx, request.session)["session_id"] if request.session else ""
+            return reconstruction_pb2.ListTemplatesResponse(templates=templates.newest_first(tx, session_id))
 
         return await self._hub.store.look(body)

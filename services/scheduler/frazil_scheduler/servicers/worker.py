@@ -99,6 +99,12 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """Publish a volume."""
         return await self._hub.store.run(lambda tx: workers.publish_volume(tx, request))
 
+    async def PublishTemplates(
+        self, request: worker_pb2.PublishTemplatesRequest, context: Any
+    ) -> worker_pb2.PublishTemplatesResponse:
+        """Publish templates for the picker."""
+        return await self._hub.store.run(lambda tx: workers.publish_templates(tx, request))
+
     async def FinishJob(self, request: worker_pb2.FinishJobRequest, context: Any) -> worker_pb2.FinishJobResponse:
         """End the job."""
         return await self._hub.store.run(lambda tx: workers.finish(tx, request))

@@ -1512,12 +1512,15 @@ class ChooseTemplatesRequest(google.protobuf.message.Message):
     SESSION_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
     NUMBERS_FIELD_NUMBER: builtins.int
+    NEW_EXPOSURES_ONLY_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Unique per request; a repeat returns the first reply."""
     session: builtins.str
     """Identity or name of the session."""
     job_id: builtins.str
     """Identity of the job that made the templates."""
+    new_exposures_only: builtins.bool
+    """Leaves exposures that are picked already as they are."""
     @property
     def numbers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Templates to use by number from 1; empty means those that the job suggests."""
@@ -1529,7 +1532,8 @@ class ChooseTemplatesRequest(google.protobuf.message.Message):
         session: builtins.str = ...,
         job_id: builtins.str = ...,
         numbers: collections.abc.Iterable[builtins.int] | None = ...,
+        new_exposures_only: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "numbers", b"numbers", "request_id", b"request_id", "session", b"session"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "new_exposures_only", b"new_exposures_only", "numbers", b"numbers", "request_id", b"request_id", "session", b"session"]) -> None: ...
 
 Global___ChooseTemplatesRequest: typing_extensions.TypeAlias = ChooseTemplatesRequest

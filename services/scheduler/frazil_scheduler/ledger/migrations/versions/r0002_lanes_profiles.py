@@ -59,6 +59,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("session_id", "revision"),
     )
     op.create_table(
+        "templates",
+        sa.Column("job_id", sa.String(), nullable=False),
+        sa.Column("session_id", sa.String(), nullable=False),
+        sa.Column("published_ns", sa.BigInteger(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["session_id"], ["session.session_id"]),
+        sa.PrimaryKeyConstraint("job_id"),
+    )
+    op.create_table(
         "gpu_fault",
         sa.Column("number", _COUNTER, autoincrement=True, nullable=False),
         sa.Column("gpu_uuid", sa.String(), nullable=False),
@@ -71,10 +80,13 @@ def upgrade() -> None:
         ("session", _bytes("compute_next")),
         ("session", _bytes("slot_switch")),
         ("session", _text("streaming")),
+        ("session", _bytes("class_selection")),
+        ("session", _count("classes_cleared")),
         ("session", _seconds("started_mono")),
         ("session", _flag("delete_results")),
         ("session", _text("deletion_problem")),
         ("job", _count("priority")),
+        ("job", _count("reset_epoch")),
         ("job", _text("gpus")),
         ("job", _text("parameters")),
         ("job", _flag("parked")),
