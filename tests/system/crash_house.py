@@ -5,30 +5,34 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from google.protobuf.descriptor import ServiceDescriptor
 
 from frazil.api.agent.v1 import agent_pb2
 from frazil.api.exposure.v1 import exposure_pb2
+from frazil.api.reconstruction.v1 import reconstruction_pb2
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.api.session.v1 import session_pb2
 from frazil.api.worker.v1 import worker_pb2
 from frazil.rpc.failpoints import EXIT_CODE
 
 SETTLED_SECONDS = 5.0
+QUIET_SECONDS = 300.0
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
 TOY = """\
 #!{python}
 import hashlib, sys
 from frazil.api.exposure.v1.exposure_pb2 import ExposureResult
-from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages
+from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages, Template, Templates, Volume
 from frazil.io.attempt import AttemptFolder
 from frazil.model.errors import FailureClass
 from frazil.worker import AttemptSuperseded, run_worker
@@ -63,11 +67,13 @@ def streaming(context):
         if cursor > published:
             averages = ClassAverages(averages="a", particle_count=3 * cursor, particle_block_sequence=cursor)
             context.publish_class_averages(averages)
+            context.publish_volume(Volume(kind=Volume.KIND_REFINEMENT, volume="v", particle_count=3 * cursor))
             published = cursor
         if reply.end_of_input:
             return
 
 def count(context):
+    context.publish_templates(Templates(images="t.mrcs", templates=[Template(number=1, selected=True)]))
     context.wait_for_stop(2.0)
 
 runners = {{"preprocess": preprocess, "class2d_streaming": streaming, "refine3d_streaming": streaming, "count": count}}
@@ -77,8 +83,8 @@ sys.exit(run_worker("toy", runners))
 
 def failpoints() -> set[str]:
     """Return the names of all failpoints, from the contract: what commits, and what is sent."""
-    services = {service.name: service for module in (exposure_pb2, scheduler_pb2, session_pb2, worker_pb2, agent_pb2)
-                for service in module.DESCRIPTOR.services_by_name.values()}  # fmt: skip
+    modules = (exposure_pb2, reconstruction_pb2, scheduler_pb2, session_pb2, worker_pb2, agent_pb2)
+    services = {service.name: service for module in modules for service in module.DESCRIPTOR.services_by_name.values()}
     commits = {name for service in services.values() for name in _methods(service, "request_id")}
     commits |= {"RegisterExposures", "ReportScan", "Heartbeat", "Start", "Tick", "Connect.bye"}
     up = {field.name for field in agent_pb2.ConnectRequest.DESCRIPTOR.fields}
@@ -176,14 +182,22 @@ class CrashHouse:
                     found.append(int(entry.name))
         return found
 
-    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        """Wait for a condition."""
-        give_up = time.monotonic() + seconds
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for a condition for as long as anything happens: on a busy machine everything takes long."""
+        pulse, since = self._pulse(), time.monotonic()
         while not condition():
-            if time.monotonic() > give_up:
+            if (now := self._pulse()) != pulse:
+                pulse, since = now, time.monotonic()
+            if time.monotonic() - since > QUIET_SECONDS:
                 logs = "\n".join(f"--- {name}\n{self._log(name)}" for name in self._commands)
-                raise AssertionError(f"waited {seconds} s for {what}; {self.odd_ends}\n{logs}")
+                raise AssertionError(f"nothing happens any more, waiting for {what}; {self.odd_ends}\n{logs}")
             time.sleep(0.1)
+
+    def _pulse(self) -> tuple[int, int]:
+        """Count the deaths and the events so far."""
+        with closing(sqlite3.connect(self.data / "ledger.sqlite", timeout=60.0)) as ledger:
+            (newest,) = ledger.execute("SELECT max(sequence) FROM event").fetchone()
+        return len(self.crashed()), newest or 0
 
     def _log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]

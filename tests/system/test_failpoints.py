@@ -21,7 +21,7 @@ from integration.ingest.test_live_folder import movie
 from model import laws
 from system.crash_house import CrashHouse, failpoints
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
 
 MOVIES = 8
 PARTICLES = 3
@@ -39,7 +39,7 @@ def house(tmp_path: Path) -> Iterator[CrashHouse]:
 
 @pytest.fixture
 def client(house: CrashHouse) -> Iterator[Client]:
-    with Client(house.address, patience_seconds=900.0) as client:
+    with Client(house.address, patience_seconds=3600.0) as client:
         yield client
 
 
@@ -56,7 +56,7 @@ def patiently(house: CrashHouse, what: str, body: Any) -> Any:
             return False
         return True
 
-    house.until(done, 600, what)
+    house.until(done, what)
     return found[0]
 
 
@@ -117,12 +117,13 @@ def run_jobs(house: CrashHouse, client: Client) -> None:
     job = client.submit_job("grid", "count", gpus=["GPU-d"], priority=1)
     client.set_job_priority(job.job_id, 7)
     client.clear_gpu(slot, "done")
-    house.until(lambda: client.get_job(job.job_id).state in (Job.STATE_RUNNING, Job.STATE_DONE), 600, "the auxiliary job")
+    house.until(lambda: client.get_job(job.job_id).state in (Job.STATE_RUNNING, Job.STATE_DONE), "the auxiliary job")
     client.kill_job(job.job_id)
-    house.until(lambda: client.get_job(job.job_id).state in (Job.STATE_CANCELLED, Job.STATE_DONE), 600, "its end")
+    house.until(lambda: client.get_job(job.job_id).state in (Job.STATE_CANCELLED, Job.STATE_DONE), "its end")
     if client.get_job(job.job_id).state == Job.STATE_CANCELLED:
         client.requeue_job(job.job_id)
-    house.until(lambda: client.get_job(job.job_id).state == Job.STATE_DONE, 600, "its second run")
+    house.until(lambda: client.get_job(job.job_id).state == Job.STATE_DONE, "its second run")
+    client.choose_templates("grid", job.job_id, new_exposures_only=True)
     other = client.submit_job("grid", "count", gpus=["GPU-nowhere", "GPU-d"])
     client.cancel_job(other.job_id)
 
@@ -130,11 +131,13 @@ def run_jobs(house: CrashHouse, client: Client) -> None:
 def steer(house: CrashHouse, client: Client) -> None:
     """Scale, hand slots over, pause and resume the session of the run."""
     client.update_compute("grid", ComputeResources(preprocessing_workers=2), now=True)
+    client.select_classes("grid", all_particles=True)
+    client.reset_classes("grid")
     patiently(house, "stop 2D", lambda: client.stop_streaming_job("grid", "class2d_streaming"))
     patiently(house, "start 2D", lambda: client.start_streaming_job("grid", "class2d_streaming"))
     patiently(house, "hand over", lambda: client.switch_plan("grid", {"preprocess": 1, "class2d_streaming": 1}))
     patiently(house, "pause", lambda: client.pause("grid"))
-    house.until(lambda: state_of(client, "grid") == Session.STATE_PAUSED, 600, "the pause")
+    house.until(lambda: state_of(client, "grid") == Session.STATE_PAUSED, "the pause")
     patiently(house, "resume", lambda: client.start("grid"))
 
 
@@ -193,7 +196,7 @@ def test_nothing_is_lost_or_doubled_whatever_dies_wherever(house: CrashHouse, cl
         counts = client.get_session("grid").counts
         return (counts.done, counts.quarantined, counts.ready, counts.running) == (MOVIES, 1, 0, 0)
 
-    house.until(settled, 900, "every movie")
+    house.until(settled, "every movie")
     finishing = {point for point in expected if "FinishJob" in point or "CompleteSession" in point}
 
     def all_but_finishing() -> bool:
@@ -204,13 +207,13 @@ def test_nothing_is_lost_or_doubled_whatever_dies_wherever(house: CrashHouse, cl
         return not missing
 
     try:
-        house.until(all_but_finishing, 900, "the other failpoints")
+        house.until(all_but_finishing, "the other failpoints")
     except AssertionError as error:
         raise AssertionError(f"never reached: {sorted(expected - house.crashed())}") from error
     client.clear_gpu("GPU-d#0", "test")
     client.complete("grid")
-    house.until(lambda: (heal(client), state_of(client, "grid"))[1] == Session.STATE_COMPLETED, 600, "the completion")
-    house.until(lambda: house.workers() == [], 120, "the workers' ends")
+    house.until(lambda: (heal(client), state_of(client, "grid"))[1] == Session.STATE_COMPLETED, "the completion")
+    house.until(lambda: house.workers() == [], "the workers' ends")
     assert expected - house.crashed() == set()
     assert house.odd_ends == []
 
