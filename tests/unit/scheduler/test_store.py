@@ -22,6 +22,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
+def test_a_ledger_of_an_unfinished_version_is_refused_in_one_sentence(ledger: str) -> None:
+    store = Store(ledger, Clock())
+    store.transact(lambda tx: tx.connection.execute(text("ALTER TABLE session DROP COLUMN claims")))
+    store.close()
+    with pytest.raises(FrazilError, match="empty data_dir") as caught:
+        Store(ledger, Clock())
+    assert caught.value.reason == "LEDGER_UNUSABLE"
+
+
 def test_the_migrations_make_exactly_the_tables(ledger: str) -> None:
     store = Store(ledger, Clock())
     assert store.read(lambda tx: compare_metadata(MigrationContext.configure(tx.connection), tables.metadata)) == []
