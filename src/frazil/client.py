@@ -24,27 +24,42 @@ import grpc
 
 from frazil.api.event.v1.event_pb2 import Event, WatchEventsRequest
 from frazil.api.event.v1.event_pb2_grpc import EventServiceStub
-from frazil.api.exposure.v1.exposure_pb2 import Exposure, GetExposureRequest, ListExposuresRequest, RetryQuarantinedRequest
+from frazil.api.exposure.v1.exposure_pb2 import (
+    CurateExposuresRequest,
+    Exposure,
+    GetExposureRequest,
+    ListExposuresRequest,
+    Override,
+    RetryQuarantinedRequest,
+)
 from frazil.api.exposure.v1.exposure_pb2_grpc import ExposureServiceStub
 from frazil.api.reconstruction.v1.reconstruction_pb2 import (
     ClassAverages,
+    ClassThresholds,
     GetClassAveragesRequest,
     GetVolumeRequest,
     ListParticleBlocksRequest,
-    ParticleBlock,
     ListTemplatesRequest,
-    Volume,
+    ParticleBlock,
     ResetClassesRequest,
     SelectClassesRequest,
     SelectClassesResponse,
     Templates,
+    Volume,
 )
 from frazil.api.reconstruction.v1.reconstruction_pb2_grpc import ReconstructionServiceStub
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.api.scheduler.v1.scheduler_pb2 import ExplainWaitResponse, GpuSlot, Job, Lane, Node
 from frazil.api.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from frazil.api.session.v1 import session_pb2
-from frazil.api.session.v1.session_pb2 import ComputeAdvice, ComputeResources, Profile, Session, SessionParameters
+from frazil.api.session.v1.session_pb2 import (
+    AttributeThreshold,
+    ComputeAdvice,
+    ComputeResources,
+    Profile,
+    Session,
+    SessionParameters,
+)
 from frazil.api.session.v1.session_pb2_grpc import SessionServiceStub
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil.rpc.client import call_until_answered, new_request_id, open_channel
@@ -154,6 +169,30 @@ class Client:
         request = session_pb2.DeleteSessionRequest(session=session, delete_results=delete_results)
         return self._change(self._sessions.DeleteSession, request)
 
+    def update_parameters(
+        self,
+        session: str,
+        parameters: SessionParameters,
+        *,
+        new_exposures_only: bool = False,
+        redo_from: str = "",
+        dry_run: bool = False,
+    ) -> session_pb2.UpdateParametersResponse:
+        """Change all of a session's parameters; what is stale is redone from the first stage that needs it, and no other."""
+        request = session_pb2.UpdateParametersRequest(
+            session=session,
+            parameters=parameters,
+            new_exposures_only=new_exposures_only,
+            redo_from=redo_from,
+            dry_run=dry_run,
+        )
+        return self._change(self._sessions.UpdateParameters, request)
+
+    def set_thresholds(self, session: str, thresholds: Sequence[AttributeThreshold]) -> Session:
+        """Set all the intervals that exposures' attributes must lie in, or their particles are not used."""
+        request = session_pb2.UpdateThresholdsRequest(session=session, thresholds=thresholds)
+        return self._change(self._sessions.UpdateThresholds, request)
+
     # -------------------------------------------------------------------------------------------- a session's resources
     def update_compute(self, session: str, compute: ComputeResources, *, now: bool = False) -> Session:
         """Change all of a session's compute resources: from its next start on, or now."""
@@ -222,6 +261,11 @@ class Client:
         """Put a session's quarantined exposures back into the queue; returns how many."""
         return self._change(self._exposures.RetryQuarantined, RetryQuarantinedRequest(session=session)).count
 
+    def curate(self, session: str, exposure_ids: Sequence[str], override: Override.ValueType) -> Sequence[Exposure]:
+        """Reject or accept exposures by hand, or let thresholds decide again."""
+        request = CurateExposuresRequest(session=session, exposure_ids=exposure_ids, override=override)
+        return self._change(self._exposures.CurateExposures, request).exposures
+
     # -------------------------------------------------------------------------------------------------------- results
     def class_averages(self, session: str) -> ClassAverages | None:
         """Return the newest classification of a session; None before the first."""
@@ -233,7 +277,6 @@ class Client:
         self.get_session(session)  # raises when it is the session that is not there
         return None
 
-    def volume(self, session: str, kind: Volume.Kind.ValueType = Volume.KIND_UNSPECIFIED) -> Volume | None:
     def select_classes(
         self,
         session: str,
@@ -280,6 +323,7 @@ class Client:
         )
         return self._change(self._sessions.ChooseTemplates, request)
 
+    def volume(self, session: str, kind: Volume.Kind.ValueType = Volume.KIND_UNSPECIFIED) -> Volume | None:
         """Return the newest volume of a session, of a kind or of any; None before the first."""
         try:
             return self._call(self._reconstruction.GetVolume, GetVolumeRequest(session=session, kind=kind))

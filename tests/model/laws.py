@@ -234,8 +234,15 @@ def check_blocks(world: World, now: Snapshot, fold: Fold) -> None:
             else:
                 assert live.pop(row["exposure_id"]) == row["particle_count"]
         assert session["particles"] == sum(live.values())
-        told = {key: count for key, count in world.accepted.items() if key.startswith(session["session_id"])}
-        assert live == {key: count for key, count in told.items() if count}
+        rows = {row["exposure_id"]: row for row in now["exposure"] if row["session_id"] == session["session_id"]}
+        assert session["rejected"] == sum(row["rejected"] != "" for row in rows.values())
+        told = {key: count for key, count in world.accepted.items() if key in rows}
+        assert live.items() <= told.items()
+        for key, count in told.items():
+            if rows[key]["rejected"]:
+                assert key not in live
+            elif not rows[key]["outdated"]:  # what is to be redone counts until it is, or not at all
+                assert live.get(key, 0) == count
 
 
 def check_all(world: World, watch: Watch) -> None:

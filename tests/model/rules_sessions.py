@@ -8,9 +8,11 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from frazil.api.exposure.v1 import exposure_pb2
 from frazil.api.session.v1 import session_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import deletion, sessions
+from frazil_scheduler.domain import curation, deletion, parameters, sessions
+from frazil_scheduler.ledger import tables
 from model.world import World
 
 NAMES = ("a", "b")
@@ -34,6 +36,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"auto_pause": session_pb2.ComputeResources.AUTO_PAUSE_IMMEDIATE, "auto_pause_idle_minutes": 2},
     {"auto_pause": session_pb2.ComputeResources.AUTO_PAUSE_UNSPECIFIED},
 )
+PARAMETERS: tuple[dict[str, Any], ...] = ({"picker_score_min": 0.2}, {"picker_score_min": 0.3}, {"box_size_px": 128}, {})
 ALTERNATION = {"enabled": True, "update_interval_minutes": 2, "turn_minutes_min": 1}
 
 
@@ -72,6 +75,42 @@ class SessionRules:
     @rule(job_type=st.sampled_from(["class2d_streaming", "class2d_streaming", "refine_streaming"]), start=st.booleans())
     def a_person_starts_or_stops_streaming(self, job_type: str, start: bool) -> None:
         self._allowed(lambda: self.world.stream(self.sessions["a"], job_type, start=start))
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        values=st.sampled_from(PARAMETERS),
+        new_only=st.booleans(),
+        redo_from=st.sampled_from(["", "", "pick"]),
+    )
+    def a_person_changes_parameters(self, name: str, values: dict[str, Any], new_only: bool, redo_from: str) -> None:
+        def change(tx: Any) -> None:
+            row = sessions.require(tx, self.sessions[name])
+            request = session_pb2.UpdateParametersRequest(new_exposures_only=new_only, redo_from=redo_from)
+            request.parameters.MergeFromString(row["parameters"])
+            for field, value in values.items():
+                setattr(request.parameters, field, value)
+            parameters.change(tx, row, request)
+
+        self._allowed(lambda: self.world.store.transact(change))
+
+    @rule(name=st.sampled_from(NAMES), most=st.sampled_from([None, 2.0, 5.0]))
+    def a_person_sets_thresholds(self, name: str, most: float | None) -> None:
+        wanted = [] if most is None else [session_pb2.AttributeThreshold(attribute="particle_count", maximum=most)]
+        self._allowed(
+            lambda: self.world.store.transact(
+                lambda tx: parameters.set_thresholds(tx, sessions.require(tx, self.sessions[name]), wanted)
+            )
+        )
+
+    @rule(name=st.sampled_from(NAMES), place=st.integers(0, 3), word=st.sampled_from(exposure_pb2.Override.values()))
+    def a_person_rejects_or_accepts(self, name: str, place: int, word: exposure_pb2.Override.ValueType) -> None:
+        mine = self.world.rows(tables.exposure, tables.exposure.c.session_id == self.sessions[name])
+        ids = [row["exposure_id"] for row in mine[place : place + 2]]
+        self._allowed(
+            lambda: self.world.store.transact(
+                lambda tx: curation.override(tx, sessions.require(tx, self.sessions[name]), ids, word)
+            )
+        )
 
     @rule(name=st.sampled_from(NAMES))
     def a_person_deletes(self, name: str) -> None:

@@ -26,7 +26,7 @@ from frazil_scheduler.clock import Clock
 from frazil_scheduler.cluster.loop import Clusters
 from frazil_scheduler.config import LaneSettings, Settings
 from frazil_scheduler.deleting import Deleter
-from frazil_scheduler.domain import lanes, limits, retention, sessions, upkeep
+from frazil_scheduler.domain import lanes, limits, parameters, retention, sessions, upkeep
 from frazil_scheduler.domain.lanes import LaneBook
 from frazil_scheduler.hub import Hub, free_bytes
 from frazil_scheduler.ledger import tables
@@ -41,6 +41,7 @@ from frazil_scheduler.servicers.session import SessionServicer
 from frazil_scheduler.servicers.worker import WorkerServicer
 
 TICK_SECONDS = 1.0
+SWEEPS_A_TICK = 50
 ADDRESS_FILE = "scheduler.address"
 
 SERVICE_NAMES = tuple(
@@ -105,6 +106,7 @@ class Scheduler:
         for node_id, seconds in silence.items():
             if seconds >= limits.LOST_SECONDS:  # a frozen agent that wakes up must say Hello before it is believed
                 self.hub.disconnect(node_id)
+        await self._sweep()
         await self._look_at_full_disks()
         await self._forget_old_events()
         await self._deleter.tick()
@@ -136,6 +138,13 @@ class Scheduler:
             if error.reason == "LEDGER_UNAVAILABLE":  # nobody can say Hello: silence counts from the ledger's return
                 self.hub.forgive_silence()
             raise
+
+    async def _sweep(self) -> None:
+        """Let changes reach exposures, in small transactions between which others come through."""
+        for session_id in await self.store.look(parameters.unswept):
+            for _ in range(SWEEPS_A_TICK):
+                if not await self.store.run(partial(parameters.sweep, session_id=session_id)):
+                    break
 
     async def _forget_old_events(self) -> None:
         last = await self.store.look(partial(retention.due, keep=self._keep_events))

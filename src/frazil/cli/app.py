@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from frazil import __version__
-from frazil.cli import classes, profile, resources, session
+from frazil.cli import classes, exposure, profile, resources, session
 from frazil.cli.demo import demo
 from frazil.cli.doctor import doctor
 from frazil.cli.run import run
@@ -47,6 +47,7 @@ app.command(rich_help_panel=_START)(up)
 app.command(rich_help_panel=_START)(simulate)
 app.command(rich_help_panel=_START)(doctor)
 app.add_typer(session.app, name="session", rich_help_panel=_CONTROL)
+app.add_typer(exposure.app, name="exposure", rich_help_panel=_CONTROL)
 app.add_typer(profile.app, name="profile", rich_help_panel=_CONTROL)
 app.command(name="export", rich_help_panel=_CONTROL)(session.export)
 app.add_typer(classes.classes, name="class", rich_help_panel=_CONTROL)

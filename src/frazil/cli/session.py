@@ -304,6 +304,36 @@ def export(
     print("\n".join(summary_lines(snapshot, exported)))
 
 
+@app.command("set")
+def set_parameters(
+    session: SessionArgument,
+    assignments: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Parameters by name; nothing after = unsets one.")
+    ] = None,
+    new_only: Annotated[bool, typer.Option("--new-only", help="Leave what is processed already as it is.")] = False,
+    redo_from: Annotated[
+        str, typer.Option("--redo-from", help="Also redo all from: motion, ctf, pick, threshold or extract.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be redone.")] = False,
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Change parameters; exposures are redone from the first stage that depends on what has changed, and no other.
+
+    Without KEY=VALUE and --redo-from the parameters are shown.
+    """
+    from frazil.cli.assignments import assigned, parameter_lines
+    from frazil.client import Client
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        own = client.get_session(session).parameters
+        if not assignments and not redo_from and not dry_run:
+            print("\n".join(parameter_lines(own)))
+            return
+        wanted = assigned(own, assignments or [])
+        reply = client.update_parameters(session, wanted, new_exposures_only=new_only, redo_from=redo_from, dry_run=dry_run)
+    print(reply.sentence)
+
+
 @app.command()
 def retry(session: SessionArgument, scheduler: SchedulerOption = SCHEDULER_DEFAULT) -> None:
     """Put the movies that failed back into the queue, e.g. after the gain reference was corrected."""

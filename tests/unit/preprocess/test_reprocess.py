@@ -97,7 +97,7 @@ def test_redoing_from_a_stage_is_as_good_as_processing_anew(house: House, first:
     fresh = house.anew(parameters, f"fresh-{stage}")
     images, table = house.particles(redo)
     wanted, wanted_table = house.particles(fresh)
-    assert 0 < len(table)
+    assert len(table) > 0
     np.testing.assert_array_equal(images, wanted)
     names = [name for name in table.dtype.names or () if name not in ("uid", "half_set")]
     np.testing.assert_array_equal(table[names], wanted_table[names])

@@ -6,9 +6,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, func, insert, literal, or_, select, true, update
 
+from frazil.api.session.v1 import session_pb2
 from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import blocks, exposures, jobs, limits
+from frazil.model.stages import STAGES, first_stale
+from frazil_scheduler.domain import blocks, curation, exposures, jobs, limits, parameters
+from frazil_scheduler.domain.last_words import last_words
 from frazil_scheduler.lease import Cause, JobReleased
 from frazil_scheduler.ledger import records, statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
@@ -44,7 +47,7 @@ def claim(tx: Transaction, session: RowMapping, lease: RowMapping, count: int) -
         row = _next(tx, session, lease, turn)
         if row is None:
             break
-        claimed.append(_take(tx, row, lease, turn))
+        claimed.append(_take(tx, session, row, lease, turn))
     if claimed:
         values = {"claims": session["claims"] + len(claimed), "probe_mono": tx.mono + limits.PROBE_SECONDS}
         tx.run(statements.CHANGE_SESSION, key=session["session_id"], **values)
@@ -78,18 +81,28 @@ def commit(tx: Transaction, lease: RowMapping, request: worker_pb2.CommitExposur
         raise FrazilError("RESULT_FOLDER_WRONG", f"The result of {request.attempt_id} must lie in {folder}.")
     request.result.folder = folder
     session = tx.only(statements.SESSION, key=row["session_id"])
-    sequence = blocks.replace(tx, session, row, request.result)
+    request.result.stage_digests.update(zip(STAGES, attempt["made_with"].split(), strict=False))
+    values = {"result": request.result.SerializeToString(), "finished_ns": tx.wall_ns}
+    exposure = records.exposure_record({**row, **values})
+    rejected = curation.judge(exposure, row["override"], curation.of(session))
+    stage = parameters.stage_to_redo(session, attempt["made_with"], attempt["parameters_version"])
+    sequence = blocks.replace(tx, session, row, request.result, used=not rejected and not stage)
+    if bool(rejected) != bool(row["rejected"]):
+        curation.count(tx, row["session_id"], 1 if rejected else -1)
     _end(tx, attempt, "DONE", block_sequence=sequence, manifest_sha256=request.manifest_sha256)
     exposures.move(
         tx,
         row,
-        "DONE",
-        attempts=row["attempts"] + 1,
+        "READY" if stage else "DONE",  # its parameters may have changed since it was claimed
+        attempts=0 if stage else row["attempts"] + 1,
         failure="",
-        result=request.result.SerializeToString(),
-        finished_ns=tx.wall_ns,
+        **values,
         block_sequence=sequence,
         block_particles=request.result.particle_count if sequence else 0,
+        made_with=parameters.kept_digests(attempt["made_with"], stage) if stage else attempt["made_with"],
+        parameters_version=attempt["parameters_version"],
+        outdated=stage != "",
+        rejected=rejected,
     )
     _remember(tx, session, ".", "")
     return worker_pb2.CommitExposureResponse(particle_block_sequence=sequence)
@@ -155,19 +168,6 @@ def end_of_lease(tx: Transaction, lease_id: str, effect: JobReleased) -> bool:
     return quarantined
 
 
-def _outcome_of_end(effect: JobReleased, *, first: bool) -> tuple[str, str]:
-    if effect.cause is Cause.ASKED:
-        return "RETURNED", "The worker was stopped."
-    crashed = effect.cause is Cause.DIED and effect.exit_code != 0
-    if not first or not (crashed or effect.cause is Cause.OUT_OF_MEMORY):
-        return "INFRA", f"The lease ended ({effect.cause.value.lower().replace('_', ' ')})."
-    words = effect.detail.strip()[-limits.REASON_MAX_CHARACTERS // 2 :]
-    reason = f"The worker died at this exposure ({effect.how})." + (f" Its last words: {words}" if words else "")
-    return "CRASH" if crashed else "RESOURCE", reason
-
-
-def end(tx: Transaction, attempt: RowMapping, outcome: str, reason: str) -> bool:
-    """End a running attempt without a result; return whether its exposure is quarantined."""
 def blame(tx: Transaction, lease_id: str, reason: str) -> bool:
     """End, as its own fault, the exposure that a lease claimed first of those it works on; tell whether it is quarantined."""
     running = select(tables.attempt).where(_attempt.lease_id == lease_id, _attempt.outcome == tables.RUNNING)
@@ -175,6 +175,19 @@ def blame(tx: Transaction, lease_id: str, reason: str) -> bool:
     return first is not None and end(tx, first, "CRASH", reason)
 
 
+def _outcome_of_end(effect: JobReleased, *, first: bool) -> tuple[str, str]:
+    if effect.cause is Cause.ASKED:
+        return "RETURNED", "The worker was stopped."
+    crashed = effect.cause is Cause.DIED and effect.exit_code != 0
+    if not first or not (crashed or effect.cause is Cause.OUT_OF_MEMORY):
+        return "INFRA", f"The lease ended ({effect.cause.value.lower().replace('_', ' ')})."
+    last = last_words(effect.detail)
+    reason = f"The worker died at this exposure ({effect.how})." + (f" Last words: {last}" if last else "")
+    return "CRASH" if crashed else "RESOURCE", reason
+
+
+def end(tx: Transaction, attempt: RowMapping, outcome: str, reason: str) -> bool:
+    """End a running attempt without a result; return whether its exposure is quarantined."""
     reason = reason.strip()[-limits.REASON_MAX_CHARACTERS :] or "The worker gave no reason."
     _end(tx, attempt, outcome, detail=reason)
     row = exposures.find(tx, attempt["exposure_id"])
@@ -242,7 +255,8 @@ def _gpu_of(tx: Transaction, lease_id: str) -> str:
     return _gpu(str(tx.scalar(select(_lease.slot_key).where(_lease.lease_id == lease_id))))
 
 
-def _take(tx: Transaction, row: RowMapping, lease: RowMapping, turn: int) -> worker_pb2.Claim:
+def _take(tx: Transaction, session: RowMapping, row: RowMapping, lease: RowMapping, turn: int) -> worker_pb2.Claim:
+    digests = parameters.digests(session)
     number = row["attempt_number"] + 1
     attempt_id = f"{row['exposure_id']}-{number}"
     folder = f"{row['generation']}.{lease['epoch']}.{number}"
@@ -258,10 +272,18 @@ def _take(tx: Transaction, row: RowMapping, lease: RowMapping, turn: int) -> wor
         folder=folder,
         outcome="RUNNING",
         started_ns=tx.wall_ns,
+        made_with=" ".join(digests),
+        parameters_version=session["parameters_version"],
     )
     exposures.move(tx, row, "RUNNING", attempt_number=number)
     exposure = records.exposure_record({**row, "state": "RUNNING"})
-    return worker_pb2.Claim(exposure=exposure, attempt_id=attempt_id, attempt_folder=folder)
+    return worker_pb2.Claim(
+        exposure=exposure,
+        attempt_id=attempt_id,
+        attempt_folder=folder,
+        parameters=session_pb2.SessionParameters.FromString(session["parameters"]),
+        first_stage="" if row["attempts"] else first_stale(row["made_with"].split(), digests),  # one that fails starts anew
+    )
 
 
 def _end(tx: Transaction, attempt: RowMapping, outcome: str, **values: Any) -> None:

@@ -15,8 +15,11 @@ _block = tables.particle_block.c
 _CHANGE = statements.CHANGE_SESSION.values(changes=tables.session.c.changes + 1)
 
 
-def replace(tx: Transaction, session: RowMapping, exposure: RowMapping, result: exposure_pb2.ExposureResult) -> int:
-    """Withdraw the exposure's live block, if any, add the result's particles, and return the new block's sequence (0: none)."""
+def replace(
+    tx: Transaction, session: RowMapping, exposure: RowMapping, result: exposure_pb2.ExposureResult, *, used: bool = True
+) -> int:
+    """Withdraw the exposure's live block, if any, add the result's particles if they are `used`, and return the new block's
+    sequence (0: none)."""
     head, particles = session["block_sequence"], session["particles"]
     if exposure["block_sequence"]:
         head += 1
@@ -24,7 +27,7 @@ def replace(tx: Transaction, session: RowMapping, exposure: RowMapping, result: 
         _append(tx, exposure, head, kind="RETRACT", retracts_sequence=exposure["block_sequence"],
                 particle_count=exposure["block_particles"])  # fmt: skip
     added = 0
-    if result.particle_count > 0:
+    if used and result.particle_count > 0:
         head += 1
         particles += result.particle_count
         added = head

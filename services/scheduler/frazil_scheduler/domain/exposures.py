@@ -26,7 +26,8 @@ _NEW: dict[str, Any] = {
 _BY_PATH = select(tables.exposure).where(
     _exposure.session_id == bindparam("session_id"), _exposure.relative_path == bindparam("path")
 )
-_UNTRIED: dict[str, Any] = {"attempts": 0, "resource_failures": 0, "failed_on": "", "not_before_mono": 0.0}
+UNTRIED: dict[str, Any] = {"attempts": 0, "resource_failures": 0, "failed_on": "", "not_before_mono": 0.0}
+"""Columns of an exposure whose failures are forgotten."""
 
 
 def register_all(
@@ -88,7 +89,7 @@ def retry_quarantined(tx: Transaction, session_id: str) -> int:
         .where(_exposure.session_id == session_id, _exposure.state == "QUARANTINED")
         .order_by(_exposure.number)
     )
-    fresh: dict[str, Any] = {**_UNTRIED, "failure": "", "finished_ns": 0}
+    fresh: dict[str, Any] = {**UNTRIED, "failure": "", "finished_ns": 0}
     retried = 0
     for row in rows:
         if not exposure_pb2.MovieFile.FromString(row["file"]).defect:
@@ -134,7 +135,7 @@ def _create(tx: Transaction, session: RowMapping, request: exposure_pb2.Register
         key=session["session_id"],
         found=number,
         arrival_mono=tx.mono,
-        expected_bytes=8 * request.file.width_px * request.file.height_px,  # a float micrograph, and as much in particles
+        expected_bytes=12 * request.file.width_px * request.file.height_px,  # two float micrographs, and as much in particles
     )
     _tell(tx, values)
     return exposure_id
@@ -146,7 +147,7 @@ def _renew(tx: Transaction, row: RowMapping, request: exposure_pb2.RegisterExpos
     running = (tables.attempt.c.exposure_id == row["exposure_id"]) & (tables.attempt.c.outcome == tables.RUNNING)
     superseded = {"outcome": "SUPERSEDED", "detail": "The movie's content has changed.", "ended_ns": tx.wall_ns}
     tx.run(update(tables.attempt).where(running).values(**superseded))
-    fresh = {**_UNTRIED, "infra_failures": 0}
+    fresh = {**UNTRIED, "infra_failures": 0, "made_with": "", "outdated": True}
     state = "QUARANTINED" if request.file.defect else "READY"
     move(tx, row, state, generation=row["generation"] + 1, **fresh, **_content(tx, request))
 

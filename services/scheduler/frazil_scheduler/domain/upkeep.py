@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, delete, func, select, update
 
 from frazil_scheduler import lease as machine
 from frazil_scheduler.cluster import pilots
-from frazil_scheduler.domain import autopause, compute, jobs, leases, limits, nodes, queue, sessions, stalls, turns
+from frazil_scheduler.domain import autopause, compute, jobs, leases, limits, nodes, parameters, queue, sessions, stalls, turns
 from frazil_scheduler.ledger import records, tables
 from frazil_scheduler.ledger.transaction import Transaction
 

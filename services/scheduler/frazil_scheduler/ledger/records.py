@@ -58,12 +58,14 @@ def session_record(row: RowMapping) -> session_pb2.Session:
             particles=row["particles"],
             particle_block_sequence=row["block_sequence"],
             particles_classified=row["particles_classified"],
+            rejected=row["rejected"],
         ),
         scan=scan,
         create_time=timestamp(row["created_ns"]),
         labels=json.loads(row["labels"] or "{}"),
         compute_next=session_pb2.ComputeResources.FromString(row["compute_next"]) if row["compute_next"] else None,
         slot_switch=session_pb2.SlotSwitch.FromString(row["slot_switch"]) if row["slot_switch"] else None,
+        thresholds=session_pb2.Session.FromString(row["thresholds"]).thresholds,
     )
 
 
@@ -94,6 +96,8 @@ def exposure_record(row: Mapping[str, object] | RowMapping) -> exposure_pb2.Expo
         result=exposure_pb2.ExposureResult.FromString(values["result"]) if values["result"] else None,
         register_time=timestamp(values["registered_ns"]),
         finish_time=timestamp(values["finished_ns"]),
+        override=exposure_pb2.Override.Value(f"OVERRIDE_{values['override'] or 'UNSPECIFIED'}"),
+        rejected=values["rejected"],
     )
 
 

@@ -90,6 +90,12 @@ session = Table(
     _text("outcome_problem"),
     _flag("delete_results"),  # DELETING: its folder goes, too
     _text("deletion_problem"),  # why the folder is still there
+    _count("parameters_version"),  # grows with every change of the parameters
+    _count("redo_version"),  # what was made with older parameters must be up to date
+    _text("redo_from"),  # stage from which this redo goes in any case
+    _count("sweep_number"),  # number of the next exposure that a change has yet to reach; 0: it has reached all
+    _bytes("thresholds"),  # intervals of attributes, as a Session that has nothing else
+    _count("rejected"),  # exposures whose particles are not used
     _count("changes"),  # grows with every change of a counter
     _count("changes_told"),  # what the newest session event tells of
 )
@@ -115,6 +121,11 @@ exposure = Table(
     _bytes("result"),
     _count("block_sequence"),  # of its live particle block; 0: none
     _count("block_particles"),
+    _text("made_with"),  # digests of the stages of its result that are not stale
+    _count("parameters_version"),  # of its result
+    _flag("outdated"),  # its result is to be redone: its particles are not added again before
+    _text("override"),  # a person's word: ACCEPT, REJECT or empty
+    _text("rejected"),  # why its particles are not used
     _count("registered_ns"),
     _count("finished_ns"),
     UniqueConstraint("session_id", "relative_path"),
@@ -137,6 +148,8 @@ attempt = Table(
     _text("detail"),
     _count("block_sequence"),
     _text("manifest_sha256"),
+    _text("made_with"),  # digests of the stages, by the parameters it was claimed with
+    _count("parameters_version"),
     _count("started_ns"),
     _count("ended_ns"),
     UniqueConstraint("exposure_id", "number"),
@@ -176,6 +189,7 @@ job = Table(
     _text("program"),
     _count("gpu_memory_min_mib"),
     _count("cpu_memory_min_mib"),
+    _count("outgrown_mib"),  # memory of the slot on which its worker ran out of it; 0: never
     _flag("indefinite"),
     _count("priority"),  # 0 to 100; the highest is served first
     _text("gpus"),  # GPU uuids or slot keys it is bound to, one a line; empty: its whole lane
@@ -187,11 +201,12 @@ job = Table(
     _text("progress"),
     _count("failures"),
     _count("failures_in_row"),  # without progress
+    _count("stalls"),  # restarts of its worker in a row because it lived and made no progress
     _seconds("not_before_mono"),
     _text("lease_id"),  # newest
     _count("epoch"),  # newest
+    _count("reset_epoch"),  # newest when what it had found was dropped: what comes under older ones counts no more
     _flag("progressed"),  # something was committed under the newest lease
-    _count("outgrown_mib"),  # memory of the slot on which its worker ran out of it; 0: never
     _flag("parked"),  # another job of its session uses its slot for a while
     _flag("stalled"),
     _count("state_ns"),  # since when it is in its state
@@ -203,9 +218,7 @@ job = Table(
 
 node = Table(
     "node",
-    _count("stalls"),  # restarts of its worker in a row because it lived and made no progress
     metadata,
-    _count("reset_epoch"),  # newest when what it had found was dropped: what comes under older ones counts no more
     Column("node_id", String, primary_key=True),
     _text("state"),
     _text("boot_id"),
@@ -313,6 +326,15 @@ volume = Table(
     PrimaryKeyConstraint("session_id", "revision"),
 )
 
+templates = Table(
+    "templates",
+    metadata,
+    Column("job_id", String, primary_key=True),
+    Column("session_id", String, ForeignKey("session.session_id"), nullable=False),
+    Column("published_ns", BigInteger, nullable=False),
+    _bytes("body"),
+)
+
 lane = Table(
     "lane",
     metadata,
@@ -326,15 +348,6 @@ cluster_job = Table(
     "cluster_job",
     metadata,
     Column("name", String, primary_key=True),  # also its name on the cluster: an unknown submission is found again by it
-templates = Table(
-    "templates",
-    metadata,
-    Column("job_id", String, primary_key=True),
-    Column("session_id", String, ForeignKey("session.session_id"), nullable=False),
-    Column("published_ns", BigInteger, nullable=False),
-    _bytes("body"),
-)
-
     Column("number", Counter, nullable=False, unique=True),
     _text("lane"),
     _text("job_id"),  # whose need it was asked for

@@ -11,13 +11,14 @@ from typing import Any
 
 from frazil.api.exposure.v1 import exposure_pb2, exposure_pb2_grpc
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import exposures, sessions
+from frazil_scheduler.domain import curation, exposures, sessions
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.ledger.records import exposure_record
 from frazil_scheduler.ledger.transaction import Transaction
 from frazil_scheduler.servicers import page_size, page_start
 
 BATCH = 64
+CURATED_MAX = 1000
 
 
 class ExposureServicer(exposure_pb2_grpc.ExposureServiceServicer):
@@ -68,6 +69,21 @@ class ExposureServicer(exposure_pb2_grpc.ExposureServiceServicer):
         if row is None:
             raise FrazilError("EXPOSURE_UNKNOWN", f"There is no exposure {request.exposure_id!r}.", kind=ErrorKind.NOT_FOUND)
         return exposure_record(row)
+
+    async def CurateExposures(
+        self, request: exposure_pb2.CurateExposuresRequest, context: Any
+    ) -> exposure_pb2.CurateExposuresResponse:
+        """Reject or accept exposures by hand."""
+        if len(request.exposure_ids) > CURATED_MAX:
+            raise FrazilError("TOO_MANY_EXPOSURES", f"Name at most {CURATED_MAX:,} exposures at a time.")
+
+        def curate(tx: Transaction) -> exposure_pb2.CurateExposuresResponse:
+            session = sessions.require(tx, request.session)
+            changed = curation.override(tx, session, request.exposure_ids, request.override)
+            return exposure_pb2.CurateExposuresResponse(exposures=changed)
+
+        reply_type = exposure_pb2.CurateExposuresResponse
+        return await self._hub.store.run(lambda tx: tx.once(request, reply_type, lambda: curate(tx)))
 
     async def RetryQuarantined(
         self, request: exposure_pb2.RetryQuarantinedRequest, context: Any

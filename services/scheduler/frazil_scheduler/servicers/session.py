@@ -13,7 +13,19 @@ from google.protobuf.message import Message
 from sqlalchemy import RowMapping
 
 from frazil.api.session.v1 import session_pb2, session_pb2_grpc
-from frazil_scheduler.domain import advice, compute, deletion, jobs, profiles, sessions, streaming, switching, validation
+from frazil_scheduler.domain import (
+    advice,
+    compute,
+    deletion,
+    jobs,
+    parameters,
+    profiles,
+    sessions,
+    streaming,
+    switching,
+    templates,
+    validation,
+)
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.ledger.records import profile_record, session_record
 from frazil_scheduler.ledger.transaction import Transaction
@@ -170,18 +182,55 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             return profiles.require(tx, request.profile), sessions.require(tx, request.session)
 
         profile, session = await self._hub.store.look(look)
-        parameters = profiles.merged(profile, session)
+        merged = profiles.merged(profile, session)
         resources = profile_record(profile).compute
-        validation.check_parameters(parameters)
+        validation.check_parameters(merged)
         self._check_compute(resources)
-        validation.fill_defaults(parameters, resources)
-        await asyncio.to_thread(validation.check_paths, parameters, Path(session["folder"]))
+        validation.fill_defaults(merged, resources)
+        await asyncio.to_thread(validation.check_paths, merged, Path(session["folder"]))
 
         def change(tx: Transaction, row: RowMapping) -> RowMapping:
-            advice.refuse_hopeless(tx, self._hub.lanes, parameters, resources, compute.streaming(row))
-            return profiles.apply(tx, row, parameters, resources if profile["compute"] else None)
+            advice.refuse_hopeless(tx, self._hub.lanes, merged, resources, compute.streaming(row))
+            return profiles.apply(tx, row, merged, resources if profile["compute"] else None)
 
         return await self._change(request, change)
+
+    async def ChooseTemplates(self, request: session_pb2.ChooseTemplatesRequest, context: Any) -> session_pb2.Session:
+        """Let a session pick with the templates of a job."""
+
+        def change(tx: Transaction, row: RowMapping) -> RowMapping:
+            wanted = session_pb2.UpdateParametersRequest(
+                parameters=templates.chosen(tx, row, request.job_id, request.numbers),
+                new_exposures_only=request.new_exposures_only,
+            )
+            validation.check_parameters(wanted.parameters)
+            return parameters.change(tx, row, wanted)[0]
+
+        return await self._change(request, change)
+
+    async def UpdateParameters(
+        self, request: session_pb2.UpdateParametersRequest, context: Any
+    ) -> session_pb2.UpdateParametersResponse:
+        """Change a session's parameters, and say what is redone."""
+        validation.check_parameters(request.parameters)
+        wanted = session_pb2.UpdateParametersRequest()
+        wanted.CopyFrom(request)
+        validation.fill_defaults(wanted.parameters, session_pb2.ComputeResources())
+        found = await self._hub.store.look(lambda tx: sessions.require(tx, request.session))
+        await asyncio.to_thread(validation.check_paths, wanted.parameters, Path(found["folder"]))
+
+        def change(tx: Transaction) -> session_pb2.UpdateParametersResponse:
+            row, redone = parameters.change(tx, sessions.require(tx, request.session), wanted)
+            sentence = parameters.sentence(redone, row, dry_run=request.dry_run)
+            return session_pb2.UpdateParametersResponse(session=session_record(row), redone=redone, sentence=sentence)
+
+        if request.dry_run:
+            return await self._hub.store.look(change)
+        return await self._hub.store.run(lambda tx: tx.once(request, session_pb2.UpdateParametersResponse, lambda: change(tx)))
+
+    async def UpdateThresholds(self, request: session_pb2.UpdateThresholdsRequest, context: Any) -> session_pb2.Session:
+        """Set the intervals that exposures' attributes must lie in."""
+        return await self._change(request, lambda tx, row: parameters.set_thresholds(tx, row, request.thresholds))
 
     async def ReportScan(self, request: session_pb2.ReportScanRequest, context: Any) -> session_pb2.ReportScanResponse:
         """Keep what ingest says of the folder."""

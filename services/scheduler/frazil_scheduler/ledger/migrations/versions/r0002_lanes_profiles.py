@@ -91,6 +91,8 @@ def upgrade() -> None:
         ("job", _text("parameters")),
         ("job", _flag("parked")),
         ("job", _flag("stalled")),
+        ("job", _count("stalls")),
+        ("job", _count("outgrown_mib")),
         ("job", _count("state_ns")),
         ("job", _seconds("progress_mono")),
         ("job", _seconds("running_mono")),
@@ -103,8 +105,6 @@ def upgrade() -> None:
     ):
         op.add_column(table, column)
     op.execute(
-        ("job", _count("stalls")),
-        ("job", _count("outgrown_mib")),
         "UPDATE session SET streaming = 'class2d_streaming' "
         "WHERE session_id IN (SELECT session_id FROM job WHERE job_type = 'class2d_streaming')"
     )
