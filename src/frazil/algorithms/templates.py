@@ -16,7 +16,7 @@ from frazil.primitives.symmetry import Symmetry, symmetry
 from frazil.primitives.volumes import PADDING, volume_to_cube
 
 VIEWS = 48  # of a volume; 29 degrees from one to the next, half of which blurs nothing that a picker sees
-_CANDIDATES = (2000, 40)  # directions among which views are placed: at least so many, and so many for each view
+_CANDIDATES = (2000, 12)  # directions among which views are placed: at least so many, and so many for each view
 _ROUNDS = 30
 
 

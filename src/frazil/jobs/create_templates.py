@@ -29,7 +29,7 @@ JOB = JobType(
             name="views",
             default=48,
             minimum=1,
-            maximum=5000,
+            maximum=2000,
             description="Directions over the whole sphere; those that symmetry makes alike are one template.",
         ),
         Parameter(name="resolution_angstrom", default=20.0, minimum=2.0, maximum=100.0, description="Low pass of the map."),

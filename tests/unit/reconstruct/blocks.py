@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from frazil.api.reconstruction.v1.reconstruction_pb2 import ParticleBlock, Volume
+from frazil.api.reconstruction.v1.reconstruction_pb2 import ClassAverages, ParticleBlock, Templates, Volume
 from frazil.api.session.v1.session_pb2 import Session, SessionParameters
 from frazil.api.worker.v1 import worker_pb2 as wire
 from frazil.io.mrc import write_mrc
@@ -36,6 +36,8 @@ class Scheduler:
         self.session.parameters.CopyFrom(SessionParameters(particle_diameter_angstrom=DIAMETER, seed=1, **parameters))
         self.checkpoints: list[wire.Checkpoint] = []
         self.published: list[Volume] = []
+        self.published_classes: list[ClassAverages] = []
+        self.templates: list[Templates] = []
         write_mrc(folder / "start.mrc", phantom.volume, PIXEL)
 
 
@@ -56,6 +58,7 @@ class Worker:
         self._reads, self._reports = reads, reports
         self.session, self.session_folder = scheduler.session, scheduler.folder
         self.start_volume = "start.mrc"
+        self.newest_volume = ""
         self.parameters = parameters or {}
         self.checkpoints = tuple(reversed(scheduler.checkpoints))
         epoch = str(len(scheduler.checkpoints) + 1)
@@ -87,4 +90,15 @@ class Worker:
         return wire.PublishVolumeResponse(revision=len(self._scheduler.published))
 
     def delete_expired(self, paths: tuple[str, ...]) -> None:
+    def publish_class_averages(self, averages: ClassAverages) -> wire.PublishClassAveragesResponse:
+        self._scheduler.published_classes.append(averages)
+        return wire.PublishClassAveragesResponse(revision=len(self._scheduler.published_classes))
+
+    def notify(self, sentence: str) -> None:
+        self.told.append(sentence)
+
+    def publish_templates(self, templates: Templates) -> wire.PublishTemplatesResponse:
+        self._scheduler.templates.append(templates)
+        return wire.PublishTemplatesResponse()
+
         self.deleted += paths
