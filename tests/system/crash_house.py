@@ -74,6 +74,7 @@ def streaming(context):
 
 def count(context):
     context.publish_templates(Templates(images="t.mrcs", templates=[Template(number=1, selected=True)]))
+    context.notify("It counts.", "info")
     context.wait_for_stop(2.0)
 
 runners = {{"preprocess": preprocess, "class2d_streaming": streaming, "refine3d_streaming": streaming, "count": count}}

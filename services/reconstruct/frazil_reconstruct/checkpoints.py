@@ -21,11 +21,11 @@ class Checkpoints:
         self._number = max((c.number for c in context.checkpoints), default=0)
 
     def load(self) -> dict[str, npt.NDArray[Any]] | None:
-        """Return the arrays of the newest checkpoint that is whole; those that are not are logged."""
+        """Return the arrays of the newest checkpoint that is whole; people are told of those that are not."""
         paths = [(c.path, c.sha256) for c in self._context.checkpoints]
         checkpoint, corrupt = load_newest(self._context.session_folder, paths)
         for sentence in corrupt:
-            self._context.log.warning("checkpoint_corrupt", sentence=sentence)
+            self._context.notify(sentence)
         return None if checkpoint is None else checkpoint.arrays
 
     def save(self, cursor: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -52,13 +52,28 @@ def blocks_of(context: WorkerContext) -> list[wire.ParticleBlock]:
     return blocks
 
 
+def is_on_disk(session_folder: Path, block: wire.ParticleBlock) -> bool:
+    """Tell whether the files of an ADD block are there."""
+    return all((session_folder / path).is_file() for path in (block.particles, block.particle_table))
+
+
 def live_blocks(blocks: Sequence[wire.ParticleBlock]) -> list[wire.ParticleBlock]:
     """Return the blocks whose particles count."""
-    withdrawn = {block.retracts_sequence for block in blocks if block.kind == wire.ParticleBlock.KIND_RETRACT}
+    withdrawn = _withdrawn(blocks)
     return [block for block in blocks if block.kind == wire.ParticleBlock.KIND_ADD and block.sequence not in withdrawn]
+
+
+def withdrawn_blocks(blocks: Sequence[wire.ParticleBlock]) -> list[wire.ParticleBlock]:
+    """Return the blocks whose particles count no more."""
+    withdrawn = _withdrawn(blocks)
+    return [block for block in blocks if block.sequence in withdrawn]
 
 
 def most_particles(blocks: Sequence[wire.ParticleBlock], most: int) -> list[wire.ParticleBlock]:
     """Return the first blocks up to so many particles; at least one, if there is one."""
     totals = np.cumsum([block.particle_count for block in blocks])
     return list(blocks[: max(1, int((totals <= most).sum()))])
+
+
+def _withdrawn(blocks: Sequence[wire.ParticleBlock]) -> set[int]:
+    return {block.retracts_sequence for block in blocks if block.kind == wire.ParticleBlock.KIND_RETRACT}

@@ -9,15 +9,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.api.reconstruction.v1 import reconstruction_pb2 as wire
+from frazil.model.errors import ErrorKind, FrazilError, InputError
 from frazil.worker import WorkerContext
 from frazil_reconstruct.checkpoints import CHECKPOINT_SECONDS, Checkpoints
-from frazil_reconstruct.particle_feed import read_block
+from frazil_reconstruct.particle_feed import blocks_of, is_on_disk, read_block, withdrawn_blocks
 
 WAIT_SECONDS = 10.0
+GEOMETRY = "run.geometry"
+"""Name of the checkpoint's array of the particles' box (px) and pixel size (Å)."""
 
 
 class Stream(Protocol):
@@ -25,10 +29,11 @@ class Stream(Protocol):
 
     state: Any
 
-    @property
-    def missing_images(self) -> int: ...  # noqa: D102
+    def load_later(self, load: Callable[[int], ParticleBlock]) -> None: ...  # noqa: D102
 
     def add_block(self, block: ParticleBlock) -> None: ...  # noqa: D102
+
+    def drop_block(self, sequence: int) -> None: ...  # noqa: D102
 
     def retract(self, sequence: int, uid: npt.NDArray[Any]) -> None: ...  # noqa: D102
 
@@ -48,18 +53,16 @@ class StreamingRun(ABC):
         self._xp = xp
         self._clock = clock
         self._stream: Stream | None = None
-        self._cursor = 0  # a resumed run reads every block again: its images are not in the checkpoint
-        self._uids: dict[int, npt.NDArray[Any]] = {}
+        self._box_size_px, self._pixel_size_angstrom = 0, 0.0  # of the particles, once there are some
+        self._cursor = 0
         self._checkpoints = Checkpoints(context)
-        arrays = self._checkpoints.load()
-        self._resumed = None if arrays is None else self.restore(arrays)
         self._saved_at = self._published_at = clock()
         self._unsaved = self._unpublished = False
         self._publications = 0
 
     @abstractmethod
-    def begin(self, first: ParticleBlock, resumed: Any) -> Stream:
-        """Return the stream that the first block's box and pixel size ask for, going on from a state unless it is None."""
+    def begin(self, box_size_px: int, pixel_size_angstrom: float, resumed: Any) -> Stream:
+        """Return a stream of particles of this box and pixel size, going on from a state unless it is None."""
 
     @abstractmethod
     def restore(self, arrays: dict[str, npt.NDArray[Any]]) -> Any:
@@ -83,11 +86,15 @@ class StreamingRun(ABC):
 
     def run(self) -> None:
         """Work until the input ends or a stop is asked for."""
+        arrays = self._checkpoints.load()
+        if arrays is not None:
+            self._resume(arrays)
         busy = True
         while not self._context.stop_requested:
             reply = self._context.read_blocks(self._cursor, wait_seconds=0.0 if busy else WAIT_SECONDS)
             for block in reply.blocks:
-                self._take(block)
+                if not self._take(block):
+                    break
             if reply.stop:
                 break
             ended = reply.end_of_input and not reply.blocks
@@ -99,24 +106,76 @@ class StreamingRun(ABC):
             self._show_and_save()
         self._save()
 
-    def _take(self, block: wire.ParticleBlock) -> None:
-        """Add or withdraw a block; the first one begins the run, since it tells box and pixel size."""
+    def _resume(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Go on from a checkpoint. Its images are read once they are needed; what was withdrawn and is lost is left out."""
+        state = self.restore(arrays)
+        box_size_px, pixel_size_angstrom = arrays[GEOMETRY]
+        stream = self._begin(int(box_size_px), float(pixel_size_angstrom), state)
+        self._cursor = int(state.counters.cursor)
+        blocks = blocks_of(self._context)  # their places, not their images
+        added = {block.sequence: block for block in blocks if block.kind == wire.ParticleBlock.KIND_ADD}
+        stream.load_later(lambda sequence: self._read_again(added[sequence]))
+        needed = set(state.particles.sequence[~state.particles.removed].tolist())
+        for block in withdrawn_blocks(blocks):
+            if block.sequence in needed and not is_on_disk(self._context.session_folder, block):
+                stream.drop_block(block.sequence)
+                self._tell_lost(block)
+
+    def _begin(self, box_size_px: int, pixel_size_angstrom: float, resumed: Any) -> Stream:
+        self._box_size_px, self._pixel_size_angstrom = box_size_px, pixel_size_angstrom
+        self._stream = self.begin(box_size_px, pixel_size_angstrom, resumed)
+        return self._stream
+
+    def _take(self, block: wire.ParticleBlock) -> bool:
+        """Add or withdraw a block; the first one begins the run, since it tells box and pixel size.
+
+        False: a stop came before it was known what is to be done with it, so that the next worker takes it.
+        """
+        stream = self._stream
         if block.kind == wire.ParticleBlock.KIND_RETRACT:
-            withdrawn = self._uids.pop(block.retracts_sequence, None)
-            if self._stream is not None and withdrawn is not None:
-                self._stream.retract(block.sequence, withdrawn)
+            if stream is not None:
+                table = stream.state.particles
+                stream.retract(block.sequence, table.uid[table.sequence == block.retracts_sequence])
         else:
-            particles = read_block(self._context.session_folder, block)
-            if self._stream is None:
-                self._stream = self.begin(particles, self._resumed)
-            self._stream.add_block(particles)
-            self._uids[block.sequence] = particles.uid
+            particles = self._read(block)
+            if particles is not None:
+                box_size_px, pixel_size_angstrom = particles.images.shape[-1], particles.optics.pixel_size_angstrom
+                (stream or self._begin(box_size_px, pixel_size_angstrom, None)).add_block(particles)
+            elif self._context.stop_requested:
+                return False
         self._cursor = block.sequence
+        return True
+
+    def _read(self, block: wire.ParticleBlock) -> ParticleBlock | None:
+        """Return a block's particles; None when they are lost and have been withdrawn meanwhile, or a stop is asked for."""
+        try:
+            return read_block(self._context.session_folder, block)
+        except InputError:
+            withdrawn = {one.sequence for one in withdrawn_blocks(blocks_of(self._context))}
+            if block.sequence in withdrawn:
+                self._tell_lost(block)
+            elif not self._context.stop_requested:  # else not all blocks may have been seen
+                raise
+        return None
+
+    def _read_again(self, block: wire.ParticleBlock) -> ParticleBlock:
+        """Return a known block's particles; the loss of its files ends this worker, and the next one sees what to do."""
+        try:
+            return read_block(self._context.session_folder, block)
+        except InputError as error:
+            if is_on_disk(self._context.session_folder, block):
+                raise
+            raise FrazilError("PARTICLES_LOST", error.sentence, kind=ErrorKind.UNAVAILABLE) from error
+
+    def _tell_lost(self, block: wire.ParticleBlock) -> None:
+        self._context.notify(
+            f"Particle block {block.sequence} is left out: it was withdrawn, and {block.particle_table} is not there any more."
+        )
 
     def _work(self, *, finalise: bool) -> bool:
-        """Do one piece of work; false when there is none, or the images of a resumed run are not all loaded yet."""
+        """Do one piece of work; false when there is none."""
         stream = self._stream
-        if stream is None or stream.missing_images:
+        if stream is None:
             return False
         if finalise:
             stream.request_finalise()
@@ -147,6 +206,7 @@ class StreamingRun(ABC):
         stream = self._stream
         if stream is None or not self._unsaved:
             return
-        self._checkpoints.save(int(stream.state.counters.cursor), stream.state.to_arrays())
+        geometry = {GEOMETRY: np.array([self._box_size_px, self._pixel_size_angstrom])}
+        self._checkpoints.save(int(stream.state.counters.cursor), stream.state.to_arrays() | geometry)
         self._saved_at = self._clock()
         self._unsaved = False

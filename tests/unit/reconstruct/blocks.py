@@ -66,6 +66,7 @@ class Worker:
         self.environment = WorkerEnvironment.from_environ(environ)
         self.log = structlog.get_logger()
         self.deleted: list[str] = []
+        self.told: list[str] = []
 
     @property
     def stop_requested(self) -> bool:
@@ -89,7 +90,6 @@ class Worker:
         self._scheduler.published.append(volume)
         return wire.PublishVolumeResponse(revision=len(self._scheduler.published))
 
-    def delete_expired(self, paths: tuple[str, ...]) -> None:
     def publish_class_averages(self, averages: ClassAverages) -> wire.PublishClassAveragesResponse:
         self._scheduler.published_classes.append(averages)
         return wire.PublishClassAveragesResponse(revision=len(self._scheduler.published_classes))
@@ -101,4 +101,5 @@ class Worker:
         self._scheduler.templates.append(templates)
         return wire.PublishTemplatesResponse()
 
+    def delete_expired(self, paths: tuple[str, ...]) -> None:
         self.deleted += paths

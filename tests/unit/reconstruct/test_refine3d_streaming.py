@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from frazil.api.reconstruction.v1.reconstruction_pb2 import ParticleBlock, Volume
 from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.io.mrc import read_mrc, write_mrc
-from frazil.model.errors import InputError
+from frazil.model.errors import FrazilError, InputError
 from frazil.primitives.symmetry import symmetry
 from frazil_reconstruct.jobs import refine3d_streaming
 from frazil_reconstruct.start_volume import fit_to_box, read_start_volume
@@ -63,8 +64,8 @@ def test_stopped_again_and_again_it_ends_as_the_undisturbed_run(
     undisturbed: Scheduler, phantom: Phantom, tmp_path: Path
 ) -> None:
     scheduler = Scheduler(tmp_path, phantom, symmetry="O")
-    for _ in range(3):
-        refine3d_streaming.run(Worker(scheduler, reads=2))  # type: ignore[arg-type]
+    for reads in (2, 4, 4):  # one that resumes first looks which blocks there are
+        refine3d_streaming.run(Worker(scheduler, reads=reads))  # type: ignore[arg-type]
         assert not any(volume.final for volume in scheduler.published)
     (tmp_path / scheduler.checkpoints[-1].path).write_bytes(b"damaged")  # the one before is taken
     refine3d_streaming.run(Worker(scheduler))  # type: ignore[arg-type]
@@ -84,6 +85,45 @@ def test_withdrawn_particles_leave_the_volume(phantom: Phantom, tmp_path: Path) 
     poses = np.load(tmp_path / message.poses)
     assert message.particle_count == len(poses) == PARTICLES - 40
     assert not np.isin(poses["uid"], gone).any()
+
+
+def withdraw_and_delete(scheduler: Scheduler, sequence: int) -> None:
+    block = ParticleBlock(
+        sequence=len(scheduler.blocks) + 1, kind=ParticleBlock.KIND_RETRACT, retracts_sequence=sequence, particle_count=40
+    )
+    scheduler.blocks.append(block)
+    shutil.rmtree((scheduler.folder / scheduler.blocks[sequence - 1].particle_table).parent)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_withdrawn_particles_whose_files_are_gone_are_left_out_and_people_are_told(
+    phantom: Phantom, tmp_path: Path, begun: bool
+) -> None:
+    scheduler = Scheduler(tmp_path, phantom, symmetry="O")
+    gone = np.load(tmp_path / scheduler.blocks[1].particle_table)["uid"]
+    if begun:  # a checkpoint that counts them
+        refine3d_streaming.run(Worker(scheduler, reads=3))  # type: ignore[arg-type]
+        assert scheduler.checkpoints
+    withdraw_and_delete(scheduler, 2)
+    worker = Worker(scheduler)
+    refine3d_streaming.run(worker)  # type: ignore[arg-type]
+    assert [sentence.split(":")[0] for sentence in worker.told] == ["Particle block 2 is left out"]
+    message = scheduler.published[-1]
+    poses = np.load(tmp_path / message.poses)
+    assert (message.final, message.particle_count, len(poses)) == (True, PARTICLES - 40, PARTICLES - 40)
+    assert not np.isin(poses["uid"], gone).any()
+
+
+def test_lost_particles_that_count_are_never_passed_over(phantom: Phantom, tmp_path: Path) -> None:
+    scheduler = Scheduler(tmp_path, phantom, symmetry="O")
+    refine3d_streaming.run(Worker(scheduler, reads=3))  # type: ignore[arg-type]
+    shutil.rmtree((tmp_path / scheduler.blocks[1].particle_table).parent)
+    with pytest.raises(FrazilError) as caught:  # the files may come back: the next worker looks again
+        refine3d_streaming.run(Worker(scheduler))  # type: ignore[arg-type]
+    assert (caught.value.reason, type(caught.value)) == ("PARTICLES_LOST", FrazilError)
+    scheduler.checkpoints.clear()
+    with pytest.raises(InputError):
+        refine3d_streaming.run(Worker(scheduler))  # type: ignore[arg-type]
 
 
 def test_the_larger_diameter_masks_and_symmetry_is_the_session_s() -> None:

@@ -14,7 +14,7 @@ from frazil.model.errors import FrazilError
 from frazil_scheduler.domain import control, jobs, reconstruction, sessions, volumes, workers
 from frazil_scheduler.ledger import tables
 from model.world import World
-from unit.scheduler.stories import job, publish_volume, session, up
+from unit.scheduler.stories import job, notices, publish_volume, session, up
 
 CLASSES, REFINE = "class2d_streaming", "refine3d_streaming"
 
@@ -170,3 +170,18 @@ def test_ab_initio_is_submitted_with_parameters_and_its_volume_outlives_it(world
     world.settle("node")
     assert job(world, "abinitio")["state"] == "DONE"
     world.stream(session_id, "refine3d_streaming", start=True)
+
+
+def test_what_a_worker_has_to_say_is_told_once_and_only_while_its_lease_is_current(world: World) -> None:
+    session_id = up(world)
+    token = world.worker_of("preprocess").token
+    said = worker_pb2.NotifyRequest(request_id="r", lease=token, sentence="A block is left out.")
+    for _ in range(2):
+        world.store.transact(lambda tx: workers.notify(tx, said))
+    assert notices(world) == ["Preprocessing worker: A block is left out."]
+    world.change(session_id, "pause")
+    world.end(world.worker_of("preprocess"), 0)
+    late = worker_pb2.NotifyRequest(request_id="late", lease=token, sentence="Too late.")
+    with pytest.raises(FrazilError) as caught:
+        world.store.transact(lambda tx: workers.notify(tx, late))
+    assert caught.value.reason == "EPOCH_STALE"

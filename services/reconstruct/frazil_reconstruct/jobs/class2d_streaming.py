@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from frazil import array
-from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.algorithms.class2d.parameters import Class2dParameters
 from frazil.algorithms.class2d.state import Class2dState, from_arrays
 from frazil.algorithms.class2d.stream import Streaming2d
@@ -43,12 +42,11 @@ class _Classification(StreamingRun):
     FOLDER = "class2d"
     PUBLISH_SECONDS = 5.0
 
-    def begin(self, first: ParticleBlock, resumed: Class2dState | None) -> Streaming2d:
-        self._pixel_size_angstrom = first.optics.pixel_size_angstrom
+    def begin(self, box_size_px: int, pixel_size_angstrom: float, resumed: Class2dState | None) -> Streaming2d:
         return Streaming2d(
             class2d_parameters(self._context.session.parameters),
-            box_size_px=first.images.shape[-1],
-            pixel_size_angstrom=self._pixel_size_angstrom,
+            box_size_px=box_size_px,
+            pixel_size_angstrom=pixel_size_angstrom,
             xp=self._xp,
             state=resumed,
         )

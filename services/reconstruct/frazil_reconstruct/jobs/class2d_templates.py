@@ -43,9 +43,13 @@ def run(context: WorkerContext) -> None:
         xp=xp,
         state=resumed,
     )
-    stream.add_block(first)
-    for block in chosen[1:]:
-        stream.add_block(read_block(context.session_folder, block))
+    if resumed is not None:
+        by_sequence = {block.sequence: block for block in chosen}
+        stream.load_later(lambda sequence: read_block(context.session_folder, by_sequence[sequence]))
+    else:
+        stream.add_block(first)
+        for block in chosen[1:]:
+            stream.add_block(read_block(context.session_folder, block))
     if not _work(context, stream, checkpoints):
         return
     templates = Templates(stream.class_averages(), first.optics.pixel_size_angstrom)

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy.typing as npt
 
 from frazil import array
-from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.algorithms.refine3d.parameters import Refine3dParameters
 from frazil.algorithms.refine3d.state import Refine3dState, from_arrays
 from frazil.algorithms.refine3d.stream import StreamingRefinement
@@ -41,15 +40,19 @@ class _Refinement(StreamingRun):
 
     _published_steps = 0  # passes and units
 
-    def begin(self, first: ParticleBlock, resumed: Refine3dState | None) -> StreamingRefinement:
+    def begin(self, box_size_px: int, pixel_size_angstrom: float, resumed: Refine3dState | None) -> StreamingRefinement:
         parameters = refine3d_parameters(self._context.session.parameters)
-        box, pixel_size = first.images.shape[-1], first.optics.pixel_size_angstrom
         start = None
         if resumed is None:
             path = self._context.session_folder / self._context.start_volume
-            start = read_start_volume(path, box, pixel_size, parameters.start_resolution_angstrom)
+            start = read_start_volume(path, box_size_px, pixel_size_angstrom, parameters.start_resolution_angstrom)
         return StreamingRefinement(
-            parameters, box_size_px=box, pixel_size_angstrom=pixel_size, start=start, xp=self._xp, state=resumed
+            parameters,
+            box_size_px=box_size_px,
+            pixel_size_angstrom=pixel_size_angstrom,
+            start=start,
+            xp=self._xp,
+            state=resumed,
         )
 
     def restore(self, arrays: dict[str, npt.NDArray[Any]]) -> Refine3dState:

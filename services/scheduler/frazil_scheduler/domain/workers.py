@@ -181,6 +181,19 @@ def finish(tx: Transaction, request: worker_pb2.FinishJobRequest) -> worker_pb2.
     """End a job: it has finished, or cannot go on. A streaming job whose input goes on is put back into the queue."""
 
     def body() -> worker_pb2.FinishJobResponse:
+def notify(tx: Transaction, request: worker_pb2.NotifyRequest) -> worker_pb2.NotifyResponse:
+    """Tell people what a worker has to say."""
+
+    def body() -> worker_pb2.NotifyResponse:
+        _, job = leases.current(tx, request.lease)
+        level = request.level if request.level in ("info", "warning") else "warning"
+        sentence = request.sentence.strip()[: limits.REASON_MAX_CHARACTERS]
+        tx.notice(level, f"{jobs.title(job['job_type'])}: {sentence}", job["session_id"])
+        return worker_pb2.NotifyResponse()
+
+    return tx.once(request, worker_pb2.NotifyResponse, body)
+
+
         lease, job = leases.current(tx, request.lease)
         if job["state"] in jobs.TERMINAL:
             return worker_pb2.FinishJobResponse()

@@ -105,6 +105,10 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """Publish templates for the picker."""
         return await self._hub.store.run(lambda tx: workers.publish_templates(tx, request))
 
+    async def Notify(self, request: worker_pb2.NotifyRequest, context: Any) -> worker_pb2.NotifyResponse:
+        """Tell people what a worker has to say."""
+        return await self._hub.store.run(lambda tx: workers.notify(tx, request))
+
     async def FinishJob(self, request: worker_pb2.FinishJobRequest, context: Any) -> worker_pb2.FinishJobResponse:
         """End the job."""
         return await self._hub.store.run(lambda tx: workers.finish(tx, request))

@@ -7,9 +7,11 @@ per 10^5.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from itertools import pairwise
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -132,12 +134,16 @@ def load_coefficients(grid: CoefficientLayout, images: Array) -> tuple[Array, Ar
     return coefficients[:, : grid.kept], shell_power
 
 
+Slab: TypeAlias = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
+"""Coefficients, CTFs and power of a block's particles."""
+
+
 class ParticleImages:
     """Coefficients, CTFs and power of every particle of a run, by position in the block sequence (host memory)."""
 
     def __init__(self, grid: CoefficientLayout) -> None:
         self._grid = grid
-        self._slabs: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        self._slabs: list[Slab | Callable[[], Slab]] = []  # what is loaded, and how the others are
         self._first: list[int] = [0]
 
     def __len__(self) -> int:
@@ -148,38 +154,24 @@ class ParticleImages:
 
         Raises InputError when box or pixel size differ from the run's.
         """
-        grid = self._grid
-        pixel_size = grid.box_angstrom / grid.box_size_px
-        if block.images.shape[1] != grid.box_size_px:
-            raise InputError(
-                "BOX_SIZE_DIFFERS",
-                f"Extract block {block.sequence} in the run's box of {grid.box_size_px} px, not {block.images.shape[1]}.",
-            )
-        if abs(block.optics.pixel_size_angstrom - pixel_size) > 1e-3 * pixel_size:
-            raise InputError(
-                "PIXEL_SIZE_DIFFERS",
-                f"Extract block {block.sequence} at the run's pixel size of {pixel_size:.4f} Å, "
-                f"not {block.optics.pixel_size_angstrom:.4f}.",
-            )
-        if block.uid.shape[0] == 0:
-            return
-        count = block.uid.shape[0]
-        coefficients = np.empty((count, grid.kept), np.complex64)
-        power = np.empty((count, grid.shell_count), np.float32)
-        for start in range(0, count, _LOAD_BATCH):
-            part = slice(start, start + _LOAD_BATCH)
-            loaded = load_coefficients(grid, to_device(np.asarray(block.images[part], np.float32), grid.xp))
-            coefficients[part], power[part] = to_host(loaded[0]), to_host(loaded[1])
-        if not np.isfinite(power).all():
-            raise InputError("BAD_PIXELS", f"Replace the infinite or undefined pixels in block {block.sequence}.")
-        self._slabs.append((coefficients, self._ctf_of(block), power))
-        self._first.append(self._first[-1] + count)
+        slab = self._load(block)
+        if block.uid.shape[0]:
+            self._append(slab, block.uid.shape[0])
 
-    def append_absent(self, count: int) -> None:
-        """Leave room for particles that will never be asked for."""
-        empty = np.zeros((0, 0), np.float32)
-        self._slabs.append((empty, empty, empty))
-        self._first.append(self._first[-1] + count)
+    def append_later(
+        self, sequence: np.ndarray[Any, Any], uid: np.ndarray[Any, Any], load: Callable[[int], ParticleBlock]
+    ) -> None:
+        """Make room for blocks that are loaded when one of their particles is first asked for.
+
+        Parameters
+        ----------
+        sequence: (particle,) of each particle's block; the particles of a block are neighbours.
+        uid: (particle,) what the blocks hold.
+        load: returns a block by its sequence. A block with other particles than before raises FrazilError BLOCK_CHANGED.
+        """
+        starts = np.flatnonzero(np.diff(sequence, prepend=sequence[:1] - 1))
+        for first, end in pairwise([*starts.tolist(), sequence.size]):
+            self._append(partial(self._load_again, int(sequence[first]), uid[first:end], load), end - first)
 
     def take(self, positions: np.ndarray[Any, Any], count: int) -> tuple[Array, Array]:
         """Return the first `count` coefficients and CTF values of the particles at sorted positions, on the backend."""
@@ -203,7 +195,48 @@ class ParticleImages:
         bounds = np.searchsorted(positions, self._first)
         for number in np.flatnonzero(np.diff(bounds)):
             inside = slice(int(bounds[number]), int(bounds[number + 1]))
-            yield self._slabs[number], inside, positions[inside] - self._first[number]
+            yield self._slab(int(number)), inside, positions[inside] - self._first[number]
+
+    def _slab(self, number: int) -> Slab:
+        slab = self._slabs[number]
+        if callable(slab):
+            slab = self._slabs[number] = slab()
+        return slab
+
+    def _append(self, slab: Slab | Callable[[], Slab], count: int) -> None:
+        self._slabs.append(slab)
+        self._first.append(self._first[-1] + count)
+
+    def _load_again(self, sequence: int, uid: np.ndarray[Any, Any], load: Callable[[int], ParticleBlock]) -> Slab:
+        block = load(sequence)
+        if not np.array_equal(block.uid, uid):
+            raise FrazilError("BLOCK_CHANGED", f"Restore block {sequence}: it does not hold the particles that it held before.")
+        return self._load(block)
+
+    def _load(self, block: ParticleBlock) -> Slab:
+        grid = self._grid
+        pixel_size = grid.box_angstrom / grid.box_size_px
+        if block.images.shape[1] != grid.box_size_px:
+            raise InputError(
+                "BOX_SIZE_DIFFERS",
+                f"Extract block {block.sequence} in the run's box of {grid.box_size_px} px, not {block.images.shape[1]}.",
+            )
+        if abs(block.optics.pixel_size_angstrom - pixel_size) > 1e-3 * pixel_size:
+            raise InputError(
+                "PIXEL_SIZE_DIFFERS",
+                f"Extract block {block.sequence} at the run's pixel size of {pixel_size:.4f} Å, "
+                f"not {block.optics.pixel_size_angstrom:.4f}.",
+            )
+        count = block.uid.shape[0]
+        coefficients = np.empty((count, grid.kept), np.complex64)
+        power = np.empty((count, grid.shell_count), np.float32)
+        for start in range(0, count, _LOAD_BATCH):
+            part = slice(start, start + _LOAD_BATCH)
+            loaded = load_coefficients(grid, to_device(np.asarray(block.images[part], np.float32), grid.xp))
+            coefficients[part], power[part] = to_host(loaded[0]), to_host(loaded[1])
+        if not np.isfinite(power).all():
+            raise InputError("BAD_PIXELS", f"Replace the infinite or undefined pixels in block {block.sequence}.")
+        return coefficients, self._ctf_of(block), power
 
     def _ctf_of(self, block: ParticleBlock) -> np.ndarray[Any, Any]:
         grid = self._grid

@@ -8,6 +8,7 @@ checkpoint, bit for bit on one machine with one number of BLAS threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,7 @@ class Streaming2d:
         xp: Any = np,
         state: Class2dState | None = None,
     ) -> None:
-        """Begin a run, or go on from a checkpoint's `state`, whose blocks must then be added again (`missing_images`)."""
+        """Begin a run, or go on from a checkpoint's `state`, whose images `load_later` then provides."""
         self._run = steps.make_run(parameters, box_size_px, pixel_size_angstrom, xp)
         grid = self._run.grid
         self.state = state if state is not None else empty_state(grid.shell_count, grid.padded_size, xp)
@@ -78,45 +79,47 @@ class Streaming2d:
         """What this process has computed so far."""
         return self._run.work
 
-    @property
-    def missing_images(self) -> int:
-        """Particles in the state whose images have not been loaded again after a restart."""
-        return len(self.state.particles) - len(self._run.images)
+    def load_later(self, load: Callable[[int], ParticleBlock]) -> None:
+        """Go on from a checkpoint: `load` returns a block by its sequence once a step asks for its images.
+
+        So nothing is read that is not needed, and never a block whose particles have all been removed.
+        """
+        table = self.state.particles
+        self._run.images.append_later(table.sequence, table.uid, load)
 
     def add_block(self, block: ParticleBlock) -> None:
         """Take in a block, in order of sequence.
 
-        A block up to the cursor was counted before the last restart: its images are loaded and nothing else changes.
-
         Raises
         ------
-        InputError: box or pixel size differ from the run's. FrazilError: blocks come in another order than before, or a
-        block is added twice.
+        InputError: box or pixel size differ from the run's. FrazilError: it comes out of order or twice, or the images of a
+        restored state have not been provided (`load_later`).
         """
         state = self.state
         if block.sequence <= state.counters.cursor:
-            self._reload(block)
-            return
+            raise FrazilError(
+                "BLOCK_ORDER",
+                f"Add blocks once and in order of sequence: block {block.sequence} comes after {state.counters.cursor}.",
+                kind=ErrorKind.CONFLICT,
+            )
         self._require_images()
         self._run.images.append(block)
         state.particles = concatenate(state.particles, fresh_particles(block.uid, block.sequence))
         state.counters.cursor = block.sequence
         self._reopen()
 
-    def skip_block(self, sequence: int) -> None:
-        """Go on after a restart without the images of a block whose particles have all been removed.
+    def drop_block(self, sequence: int) -> None:
+        """Go on without a block whose images are lost: its particles count no more from now on, unlike those of a retraction.
 
-        Raises FrazilError when the block is not the next to be loaded or some of its particles still count.
+        A pass or unit in hand begins again, since some of them may be in its sums.
         """
-        first, table = len(self._run.images), self.state.particles
-        rows = np.flatnonzero(table.sequence == sequence)
-        if rows.size == 0 or rows[0] != first or not table.removed[rows].all():
-            raise FrazilError(
-                "BLOCK_NEEDED",
-                f"Load block {sequence}: it is not the next one, or some of its particles still count.",
-                kind=ErrorKind.CONFLICT,
-            )
-        self._run.images.append_absent(int(rows.size))
+        state = self.state
+        gone = (state.particles.sequence == sequence) & ~state.particles.removed
+        state.particles.removed |= gone
+        state.counters.removed_since_pass += int(gone[: state.counters.taken].sum())
+        state.sums = self._search = None
+        if not state.live().size:
+            state.counters.phase = Phase.WAITING
 
     def retract(self, sequence: int, uid: np.ndarray[Any, Any]) -> None:
         """Take in a retraction: particles that count no more, removed when their turn in the sequence comes.
@@ -188,23 +191,10 @@ class Streaming2d:
             generation=table.generation[rows],
         )
 
-    def _reload(self, block: ParticleBlock) -> None:
-        state, first = self.state, len(self._run.images)
-        expected = state.particles.uid[first : first + block.uid.size]
-        if not np.array_equal(expected, block.uid):
-            raise FrazilError(
-                "BLOCK_ORDER",
-                f"Add blocks once and in order of sequence: block {block.sequence} is not the next one to be loaded.",
-                kind=ErrorKind.CONFLICT,
-            )
-        self._run.images.append(block)
-
     def _require_images(self) -> None:
-        if self.missing_images:
+        if len(self._run.images) < len(self.state.particles):
             raise FrazilError(
-                "IMAGES_MISSING",
-                f"Add all blocks up to the cursor first: {self.missing_images} particle images are not loaded.",
-                kind=ErrorKind.CONFLICT,
+                "IMAGES_MISSING", "Say first how the images of a restored state are loaded.", kind=ErrorKind.CONFLICT
             )
 
     def _reopen(self) -> None:

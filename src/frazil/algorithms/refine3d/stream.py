@@ -9,6 +9,7 @@ BLAS threads (on a CUDA device sums come in no fixed order: there results agree 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class StreamingRefinement:
         xp: Any = np,
         state: Refine3dState | None = None,
     ) -> None:
-        """Begin a run from a start map, or go on from a checkpoint's `state`, whose blocks must then be added again.
+        """Begin a run from a start map, or go on from a checkpoint's `state`, whose images `load_later` then provides.
 
         start: (size, size, size) over the extent of the particle box, density positive, of any scale.
         Raises InputError when there is neither, or the map is no even cube.
@@ -64,45 +65,47 @@ class StreamingRefinement:
     def _grid_radius(self) -> float:
         return min(grid_limit(self._run.plane, self._run.parameters), self._run.plane.limit)
 
-    @property
-    def missing_images(self) -> int:
-        """Particles in the state whose images have not been loaded again after a restart."""
-        return len(self.state.particles) - len(self._run.imaging.images)
+    def load_later(self, load: Callable[[int], ParticleBlock]) -> None:
+        """Go on from a checkpoint: `load` returns a block by its sequence once a step asks for its images.
+
+        So nothing is read that is not needed, and never a block whose particles have all been removed.
+        """
+        table = self.state.particles
+        self._run.imaging.images.append_later(table.sequence, table.uid, load)
 
     def add_block(self, block: ParticleBlock) -> None:
         """Take in a block, in order of sequence.
 
-        A block up to the cursor was counted before the last restart: its images are loaded and nothing else changes.
-
         Raises
         ------
-        InputError: box or pixel size differ from the run's. FrazilError: blocks come in another order than before, or a
-        block is added twice.
+        InputError: box or pixel size differ from the run's. FrazilError: it comes out of order or twice, or the images of a
+        restored state have not been provided (`load_later`).
         """
         state = self.state
         if block.sequence <= state.counters.cursor:
-            self._reload(block)
-            return
+            raise FrazilError(
+                "BLOCK_ORDER",
+                f"Add blocks once and in order of sequence: block {block.sequence} comes after {state.counters.cursor}.",
+                kind=ErrorKind.CONFLICT,
+            )
         self._require_images()
         self._run.imaging.images.append(block)
         state.particles = concatenate(state.particles, fresh_poses(block.uid, block.sequence))
         state.counters.cursor = block.sequence
         self._reopen()
 
-    def skip_block(self, sequence: int) -> None:
-        """Go on after a restart without the images of a block whose particles have all been removed.
+    def drop_block(self, sequence: int) -> None:
+        """Go on without a block whose images are lost: its particles count no more from now on, unlike those of a retraction.
 
-        Raises FrazilError when the block is not the next to be loaded or some of its particles still count.
+        A pass or unit in hand begins again, since some of them may be in its sums.
         """
-        first, table = len(self._run.imaging.images), self.state.particles
-        rows = np.flatnonzero(table.sequence == sequence)
-        if rows.size == 0 or rows[0] != first or not table.removed[rows].all():
-            raise FrazilError(
-                "BLOCK_NEEDED",
-                f"Load block {sequence}: it is not the next one, or some of its particles still count.",
-                kind=ErrorKind.CONFLICT,
-            )
-        self._run.imaging.images.append_absent(int(rows.size))
+        state = self.state
+        gone = (state.particles.sequence == sequence) & ~state.particles.removed
+        state.particles.removed |= gone
+        state.counters.removed_since_pass += int(gone[: state.counters.taken].sum())
+        state.sums = self._search = None
+        if not state.live().size:
+            state.counters.phase = Phase.WAITING
 
     def retract(self, sequence: int, uid: npt.NDArray[Any]) -> None:
         """Take in a retraction: particles that count no more, removed when their turn in the sequence comes.
@@ -261,23 +264,10 @@ class StreamingRefinement:
         state.retracted_at = state.retracted_at[~now]
         return True
 
-    def _reload(self, block: ParticleBlock) -> None:
-        state, first = self.state, len(self._run.imaging.images)
-        expected = state.particles.uid[first : first + block.uid.size]
-        if not np.array_equal(expected, block.uid):
-            raise FrazilError(
-                "BLOCK_ORDER",
-                f"Add blocks once and in order of sequence: block {block.sequence} is not the next one to be loaded.",
-                kind=ErrorKind.CONFLICT,
-            )
-        self._run.imaging.images.append(block)
-
     def _require_images(self) -> None:
-        if self.missing_images:
+        if len(self._run.imaging.images) < len(self.state.particles):
             raise FrazilError(
-                "IMAGES_MISSING",
-                f"Add all blocks up to the cursor first: {self.missing_images} particle images are not loaded.",
-                kind=ErrorKind.CONFLICT,
+                "IMAGES_MISSING", "Say first how the images of a restored state are loaded.", kind=ErrorKind.CONFLICT
             )
 
     def _reopen(self) -> None:

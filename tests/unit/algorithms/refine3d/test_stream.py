@@ -148,8 +148,7 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(tmp_path, monkeypatch)
             write_checkpoint(tmp_path / "c", {}, broken.state.to_arrays())
             state = from_arrays(read_checkpoint(tmp_path / "c").arrays, np)
             broken = StreamingRefinement(broken.run.parameters, box_size_px=BOX, pixel_size_angstrom=PIXEL, state=state)
-            for block in blocks[: min(number, len(blocks))]:
-                broken.add_block(block)
+            broken.load_later(lambda sequence: blocks[sequence - 1])
     assert restarts > 10
     assert broken.state.counters.phase == Phase.FINISHED
     ours, theirs = whole.state.to_arrays(), broken.state.to_arrays()

@@ -734,6 +734,51 @@ class PublishTemplatesResponse(google.protobuf.message.Message):
 Global___PublishTemplatesResponse: typing_extensions.TypeAlias = PublishTemplatesResponse
 
 @typing.final
+class NotifyRequest(google.protobuf.message.Message):
+    """Tells people something that they should know though the job goes on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
+    LEVEL_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    level: builtins.str
+    """"info" or "warning"."""
+    sentence: builtins.str
+    """One sentence."""
+    @property
+    def lease(self) -> Global___LeaseToken:
+        """Credential."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        lease: Global___LeaseToken | None = ...,
+        level: builtins.str = ...,
+        sentence: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "level", b"level", "request_id", b"request_id", "sentence", b"sentence"]) -> None: ...
+
+Global___NotifyRequest: typing_extensions.TypeAlias = NotifyRequest
+
+@typing.final
+class NotifyResponse(google.protobuf.message.Message):
+    """Empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___NotifyResponse: typing_extensions.TypeAlias = NotifyResponse
+
+@typing.final
 class FinishJobRequest(google.protobuf.message.Message):
     """Ends the job."""
 

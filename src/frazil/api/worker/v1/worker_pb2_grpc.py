@@ -85,6 +85,11 @@ class WorkerServiceStub(object):
                 request_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesResponse.FromString,
                 _registered_method=True)
+        self.Notify = channel.unary_unary(
+                '/frazil.api.worker.v1.WorkerService/Notify',
+                request_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.NotifyRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.NotifyResponse.FromString,
+                _registered_method=True)
         self.FinishJob = channel.unary_unary(
                 '/frazil.api.worker.v1.WorkerService/FinishJob',
                 request_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.FinishJobRequest.SerializeToString,
@@ -166,6 +171,13 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Notify(self, request, context):
+        """Tells people a sentence: an event of the session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FinishJob(self, request, context):
         """Ends the job: it has finished, or it cannot go on.
         """
@@ -225,6 +237,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.PublishTemplates,
                     request_deserializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesRequest.FromString,
                     response_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesResponse.SerializeToString,
+            ),
+            'Notify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Notify,
+                    request_deserializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.NotifyRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.NotifyResponse.SerializeToString,
             ),
             'FinishJob': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishJob,
@@ -503,6 +520,33 @@ class WorkerService(object):
             '/frazil.api.worker.v1.WorkerService/PublishTemplates',
             frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesRequest.SerializeToString,
             frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.PublishTemplatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Notify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.worker.v1.WorkerService/Notify',
+            frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.NotifyRequest.SerializeToString,
+            frazil_dot_api_dot_worker_dot_v1_dot_worker__pb2.NotifyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -185,6 +185,22 @@ _WorkerServicePublishTemplatesType = typing_extensions.TypeVar(
     ],
 )
 
+_WorkerServiceNotifyType = typing_extensions.TypeVar(
+    '_WorkerServiceNotifyType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.NotifyRequest,
+        frazil.api.worker.v1.worker_pb2.NotifyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.NotifyRequest,
+        frazil.api.worker.v1.worker_pb2.NotifyResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.NotifyRequest,
+        frazil.api.worker.v1.worker_pb2.NotifyResponse,
+    ],
+)
+
 _WorkerServiceFinishJobType = typing_extensions.TypeVar(
     '_WorkerServiceFinishJobType',
     grpc.UnaryUnaryMultiCallable[
@@ -201,7 +217,7 @@ _WorkerServiceFinishJobType = typing_extensions.TypeVar(
     ],
 )
 
-class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceHeartbeatType, _WorkerServiceClaimExposuresType, _WorkerServiceCommitExposureType, _WorkerServiceFailExposureType, _WorkerServiceReadParticleBlocksType, _WorkerServiceCommitCheckpointType, _WorkerServicePublishClassAveragesType, _WorkerServicePublishVolumeType, _WorkerServicePublishTemplatesType, _WorkerServiceFinishJobType]):
+class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceHeartbeatType, _WorkerServiceClaimExposuresType, _WorkerServiceCommitExposureType, _WorkerServiceFailExposureType, _WorkerServiceReadParticleBlocksType, _WorkerServiceCommitCheckpointType, _WorkerServicePublishClassAveragesType, _WorkerServicePublishVolumeType, _WorkerServicePublishTemplatesType, _WorkerServiceNotifyType, _WorkerServiceFinishJobType]):
     """Workers dial home here."""
 
     @typing.overload
@@ -245,6 +261,10 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceH
         grpc.UnaryUnaryMultiCallable[
             frazil.api.worker.v1.worker_pb2.PublishTemplatesRequest,
             frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.worker.v1.worker_pb2.NotifyRequest,
+            frazil.api.worker.v1.worker_pb2.NotifyResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             frazil.api.worker.v1.worker_pb2.FinishJobRequest,
@@ -295,6 +315,10 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceH
             frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.worker.v1.worker_pb2.NotifyRequest,
+            frazil.api.worker.v1.worker_pb2.NotifyResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             frazil.api.worker.v1.worker_pb2.FinishJobRequest,
             frazil.api.worker.v1.worker_pb2.FinishJobResponse,
         ],
@@ -329,6 +353,9 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceAttachType, _WorkerServiceH
 
     PublishTemplates: _WorkerServicePublishTemplatesType
     """Publishes templates for the picker."""
+
+    Notify: _WorkerServiceNotifyType
+    """Tells people a sentence: an event of the session."""
 
     FinishJob: _WorkerServiceFinishJobType
     """Ends the job: it has finished, or it cannot go on."""
@@ -373,6 +400,10 @@ WorkerServiceAsyncStub: typing_extensions.TypeAlias = WorkerServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.worker.v1.worker_pb2.PublishTemplatesRequest,
         frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.worker.v1.worker_pb2.NotifyRequest,
+        frazil.api.worker.v1.worker_pb2.NotifyResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.worker.v1.worker_pb2.FinishJobRequest,
@@ -462,6 +493,14 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse, collections.abc.Awaitable[frazil.api.worker.v1.worker_pb2.PublishTemplatesResponse]]:
         """Publishes templates for the picker."""
+
+    @abc.abstractmethod
+    def Notify(
+        self,
+        request: frazil.api.worker.v1.worker_pb2.NotifyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.worker.v1.worker_pb2.NotifyResponse, collections.abc.Awaitable[frazil.api.worker.v1.worker_pb2.NotifyResponse]]:
+        """Tells people a sentence: an event of the session."""
 
     @abc.abstractmethod
     def FinishJob(
