@@ -191,12 +191,12 @@ class WorkerContext:
         reply: wire.PublishTemplatesResponse = self._ask(self._stub.PublishTemplates, request)
         return reply
 
-    def delete_expired(self, relative_paths: tuple[str, ...]) -> None:
     def notify(self, sentence: str, level: str = "warning") -> None:
         """Tell people a sentence that they should know though the job goes on: an event of the session."""
         request = wire.NotifyRequest(request_id=new_request_id(), lease=self._lease, level=level, sentence=sentence)
         self._ask(self._stub.Notify, request)
 
+    def delete_expired(self, relative_paths: tuple[str, ...]) -> None:
         """Delete files that a reply named as no longer needed; those outside the session's folder are left alone."""
         root = self.session_folder.resolve()
         for relative_path in relative_paths:

@@ -15,16 +15,16 @@ from frazil_scheduler.domain import limits
 from frazil_scheduler.lease import BUSY_EXTERNAL, Cause, JobReleased
 from frazil_scheduler.ledger import statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
-
 from frazil_scheduler.stall import believed_again
+
 _job = tables.job.c
 _session = tables.session.c
 
 STATES = ("WAITING", "STARTING", "RUNNING", "STOPPING", "PAUSED", "DONE", "FAILED", "CANCELLED")
 TERMINAL = ("DONE", "FAILED", "CANCELLED")
 PREPROCESS = "preprocess"
-
 AFRESH = {"failures_in_row": 0, "stalls": 0, "not_before_mono": 0.0}  # a person has said: try again
+
 _ELSEWHERE = {Cause.NODE_LOST: "Its node is silent.", Cause.GPU_FAILED: "Its GPU has failed; it goes on elsewhere."}
 
 
@@ -157,8 +157,8 @@ def set_state(tx: Transaction, row: RowMapping, state: str, **values: Any) -> No
     if state != "STOPPING":
         values["stop_to"] = ""
     if state != row["state"]:
-        values |= {"state_ns": tx.wall_ns, "state_mono": tx.mono, "stalled": False}
         values = {"reason": ""} | values if row["stalled"] else values
+        values |= {"state_ns": tx.wall_ns, "state_mono": tx.mono, "stalled": False}
     if state not in ("STOPPING", "PAUSED"):
         values["parked"] = False
     tx.run(update(tables.job).where(_job.job_id == row["job_id"]).values(state=state, **values))
@@ -197,8 +197,8 @@ def note_progress(tx: Transaction, row: RowMapping) -> None:
 
 
 def _moves(tx: Transaction, row: RowMapping) -> dict[str, Any]:
-    if row["stalled"]:
     values: dict[str, Any] = {"progress_mono": tx.mono}
+    if row["stalled"]:
         tx.changed_jobs.setdefault(row["job_id"], "job_progress")
         values |= {"stalled": False, "reason": ""}
     if row["stalls"] and believed_again(row["running_mono"], declarations.load(row["job_type"]).stall_limit_seconds, tx.mono):

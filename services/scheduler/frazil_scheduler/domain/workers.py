@@ -177,10 +177,6 @@ def publish_templates(tx: Transaction, request: worker_pb2.PublishTemplatesReque
     return tx.once(request, worker_pb2.PublishTemplatesResponse, body)
 
 
-def finish(tx: Transaction, request: worker_pb2.FinishJobRequest) -> worker_pb2.FinishJobResponse:
-    """End a job: it has finished, or cannot go on. A streaming job whose input goes on is put back into the queue."""
-
-    def body() -> worker_pb2.FinishJobResponse:
 def notify(tx: Transaction, request: worker_pb2.NotifyRequest) -> worker_pb2.NotifyResponse:
     """Tell people what a worker has to say."""
 
@@ -194,6 +190,10 @@ def notify(tx: Transaction, request: worker_pb2.NotifyRequest) -> worker_pb2.Not
     return tx.once(request, worker_pb2.NotifyResponse, body)
 
 
+def finish(tx: Transaction, request: worker_pb2.FinishJobRequest) -> worker_pb2.FinishJobResponse:
+    """End a job: it has finished, or cannot go on. A streaming job whose input goes on is put back into the queue."""
+
+    def body() -> worker_pb2.FinishJobResponse:
         lease, job = leases.current(tx, request.lease)
         if job["state"] in jobs.TERMINAL:
             return worker_pb2.FinishJobResponse()
