@@ -14,7 +14,7 @@ from frazil.model.errors import InputError
 from frazil.primitives.symmetry import symmetry
 from frazil_reconstruct.jobs import class2d_templates, create_templates
 from frazil_reconstruct.jobs.class2d_templates import choose
-from unit.algorithms.phantom3d import BOX, DIAMETER, PIXEL, Phantom, simulate, symmetric_blobs
+from unit.algorithms.phantom3d import BOX, PIXEL, Phantom, simulate, symmetric_blobs
 from unit.reconstruct.blocks import Scheduler, Worker
 
 CLASSES = {"classes": "4", "max_resolution_angstrom": "20"}

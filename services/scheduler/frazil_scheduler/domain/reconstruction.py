@@ -73,7 +73,7 @@ def publish(
     for path in _paths(averages):
         check_path(path)
     if job["epoch"] <= job["reset_epoch"]:
-        return worker_pb2.PublishClassAveragesResponse(expired_paths=_paths(averages))
+        return worker_pb2.PublishClassAveragesResponse(expired_paths=filter(None, _paths(averages)))
     session_id = job["session_id"]
     revision: int = tx.scalar(select(_session.class_revision).where(_session.session_id == session_id)) + 1
     averages.session_id, averages.job_id, averages.revision = session_id, job["job_id"], revision
