@@ -31,6 +31,8 @@ from frazil.api.exposure.v1.exposure_pb2 import (
     ListExposuresRequest,
     Override,
     RetryQuarantinedRequest,
+    TestExposureRequest,
+    TestExposureResponse,
 )
 from frazil.api.exposure.v1.exposure_pb2_grpc import ExposureServiceStub
 from frazil.api.reconstruction.v1.reconstruction_pb2 import (
@@ -265,6 +267,11 @@ class Client:
         """Reject or accept exposures by hand, or let thresholds decide again."""
         request = CurateExposuresRequest(session=session, exposure_ids=exposure_ids, override=override)
         return self._change(self._exposures.CurateExposures, request).exposures
+
+    def test_exposure(self, exposure_id: str, parameters: SessionParameters) -> TestExposureResponse:
+        """Process one exposure with other parameters, as an auxiliary job, into a folder of its own."""
+        request = TestExposureRequest(exposure_id=exposure_id, parameters=parameters)
+        return self._change(self._exposures.TestExposure, request)
 
     # -------------------------------------------------------------------------------------------------------- results
     def class_averages(self, session: str) -> ClassAverages | None:

@@ -86,6 +86,7 @@ class WorkerContext:
         self.session_folder = Path(reply.session.folder)
         self.checkpoints = tuple(reply.checkpoints)
         self.parameters: Mapping[str, str] = dict(reply.parameters)  # of an auxiliary job
+        self.exposure = reply.exposure  # that an auxiliary job is about
         self.start_volume = reply.start_volume  # absolute, or relative to the session's folder; empty: there is none
         self.newest_volume = reply.newest_volume  # relative to the session's folder; empty: there is none
 

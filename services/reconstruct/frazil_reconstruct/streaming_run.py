@@ -129,6 +129,9 @@ class StreamingRun(ABC):
     def _take(self, block: wire.ParticleBlock) -> bool:
         """Add or withdraw a block; the first one begins the run, since it tells box and pixel size.
 
+        When these change, every exposure is extracted anew: the run begins again with the first block of the new kind, without
+        those of the old kind, which are being withdrawn.
+
         False: a stop came before it was known what is to be done with it, so that the next worker takes it.
         """
         stream = self._stream
@@ -139,8 +142,11 @@ class StreamingRun(ABC):
         else:
             particles = self._read(block)
             if particles is not None:
-                box_size_px, pixel_size_angstrom = particles.images.shape[-1], particles.optics.pixel_size_angstrom
-                (stream or self._begin(box_size_px, pixel_size_angstrom, None)).add_block(particles)
+                geometry = (particles.images.shape[-1], particles.optics.pixel_size_angstrom)
+                if stream is None or geometry != (self._box_size_px, self._pixel_size_angstrom):
+                    self._unpublished = False
+                    stream = self._begin(*geometry, None)
+                stream.add_block(particles)
             elif self._context.stop_requested:
                 return False
         self._cursor = block.sequence

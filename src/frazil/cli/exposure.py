@@ -10,6 +10,8 @@ import typer
 from frazil.cli.options import SCHEDULER_DEFAULT, JsonOption, SchedulerOption, SessionArgument
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from frazil.api.exposure.v1.exposure_pb2 import Exposure, Override
     from frazil.api.session.v1.session_pb2 import AttributeThreshold, Session
     from frazil.client import Client
@@ -47,7 +49,7 @@ def list_exposures(
 
     def row(one: Exposure) -> list[str]:
         values = attributes.values(one)
-        cells = ("–" if values[name] is None else f"{values[name]:.6g}" for name in columns)
+        cells = (_number(values[name]) for name in columns)
         return [str(one.number), one.file.relative_path, state_word(one), *cells, one.rejected or one.failure]
 
     head = [f"{one.title} [{one.unit}]" if one.unit else one.title for one in shown]
@@ -101,6 +103,75 @@ def thresholds(
         if intervals or clear:
             found = client.set_thresholds(session, changed_thresholds([] if clear else found.thresholds, intervals or []))
     print("\n".join(_threshold_lines(found)))
+
+
+@app.command("test")
+def try_parameters(
+    session: SessionArgument,
+    exposure: Annotated[str, typer.Argument(metavar="EXPOSURE", help="Number, identity or movie file.")],
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of a parameter; may be repeated (see `session set`).")
+    ] = None,
+    scheduler: SchedulerOption = SCHEDULER_DEFAULT,
+) -> None:
+    """Process one exposure with other parameters, on a slot of the auxiliary lane, beside its session; compare the results."""
+    from pathlib import Path
+
+    from frazil.cli.assignments import assigned
+    from frazil.cli.show import print_table
+    from frazil.client import Client
+    from frazil.rpc import attributes
+
+    with Client(scheduler, patience_seconds=2.0) as client:
+        found = client.get_session(session)
+        (before,) = chosen(client, session, [exposure])
+        started = client.test_exposure(before.exposure_id, assigned(found.parameters, assignments or []))
+        _wait_for(client, started.job_id)
+    folder = Path(found.folder) / started.folder
+    print(f"What it leaves is in {folder}")
+    after = tested(before, folder)
+    if after is None:
+        return  # on another machine's disk
+    pairs = ((attributes.values(before)[one.name], attributes.values(after)[one.name], one) for one in attributes.ATTRIBUTES)
+    rows = [(one.title, _number(old), _number(new), one.unit) for old, new, one in pairs if one.unit != attributes.TIME_UNIT]
+    print_table(("attribute", "now", "test", "unit"), rows, empty="")
+
+
+def tested(exposure: Exposure, folder: Path) -> Exposure | None:
+    """Return an exposure with the result of a test in the place of its own; None when the folder is not on this machine."""
+    from google.protobuf.json_format import Parse
+
+    from frazil.api.exposure.v1.exposure_pb2 import ExposureResult
+
+    file = folder / "result.json"
+    if not file.is_file():
+        return None
+    after = type(exposure)()
+    after.CopyFrom(exposure)
+    after.result.CopyFrom(Parse(file.read_text(encoding="utf-8"), ExposureResult()))
+    return after
+
+
+def _wait_for(client: Client, job_id: str) -> None:
+    """Wait until a job is over, saying what it does or waits for. Raises FrazilError JOB_FAILED with its reason."""
+    import time
+
+    from frazil.api.scheduler.v1.scheduler_pb2 import Job
+    from frazil.model.errors import FrazilError
+
+    said = ""
+    while (job := client.get_job(job_id)).state not in (Job.STATE_DONE, Job.STATE_FAILED, Job.STATE_CANCELLED):
+        sentence = client.explain_wait(job_id).sentence if job.state == Job.STATE_WAITING else job.progress
+        if sentence and sentence != said:
+            print(sentence, flush=True)
+            said = sentence
+        time.sleep(1.0)
+    if job.state != Job.STATE_DONE:
+        raise FrazilError("JOB_FAILED", job.reason or "The test was cancelled.")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.6g}"
 
 
 def changed_thresholds(now: Sequence[AttributeThreshold], intervals: Sequence[str]) -> list[AttributeThreshold]:

@@ -31,11 +31,11 @@ class AttemptFolder:
     holds; `manifest_sha256` is known after the block.
     """
 
-    def __init__(self, session_folder: Path | str, exposure_id: str, attempt_folder: str) -> None:
+    def __init__(self, session_folder: Path | str, exposure_id: str, attempt_folder: str, *, among: str = "results") -> None:
         for name in (exposure_id, attempt_folder):
             if name in ("", ".", "..") or "/" in name or "\0" in name:
                 raise FrazilError("NAME_INVALID", f"{name!r} cannot be the name of a folder.")
-        self.relative_path = f"results/{exposure_id}/{attempt_folder}"
+        self.relative_path = f"{among}/{exposure_id}/{attempt_folder}"
         self.final_path = Path(session_folder) / self.relative_path
         self.path = self.final_path.with_name(f"{attempt_folder}.tmp")
         self.manifest_sha256 = ""

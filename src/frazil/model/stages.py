@@ -28,7 +28,7 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
         "eer_upsampling",
         "seed",
     ),
-    "ctf": ("spherical_aberration_mm", "amplitude_contrast"),
+    "ctf": ("spherical_aberration_mm", "amplitude_contrast", "phase_shift_min_degrees", "phase_shift_max_degrees"),
     "pick": (
         "particle_diameter_angstrom",
         "particle_diameter_max_angstrom",

@@ -22,9 +22,11 @@ from frazil_scheduler.config import Settings as SchedulerSettings
 
 COMMANDS = [
     "demo", "run", "up", "simulate", "doctor", "export",
-    "session create", "session start", "session pause", "session complete", "session list", "session show", "session watch",
-    "session export", "session retry", "session clone", "session delete", "session plan", "session compute", "session switch",
-    "session start-job", "session stop-job", "profile list", "profile save", "profile apply", "profile delete",
+    "session create", "session set", "session start", "session pause", "session complete", "session list", "session show",
+    "session watch", "session export", "session retry", "session clone", "session delete", "session plan", "session compute",
+    "session switch",
+    "session start-job", "session stop-job", "exposure list", "exposure reject", "exposure accept", "exposure thresholds",
+    "exposure test", "profile list", "profile save", "profile apply", "profile delete",
     "lane list", "lane create", "lane update", "lane delete", "node list", "node fence",
     "gpu list", "gpu drain", "gpu quarantine", "gpu clear",
     "job list", "job show", "job explain", "job cancel", "job submit", "job priority", "job kill", "job requeue",

@@ -32,6 +32,18 @@ CHANGES: dict[str, dict[str, Any]] = {
     "extract": {"output_box_px": 48},
 }
 
+WITHOUT_EFFECT = {  # on what preprocessing finds in a movie
+    "movie_folder",
+    "movie_glob",
+    "metadata_folder",
+    "read_bzip2",
+    "class_count",
+    "class_max_resolution_angstrom",
+    "symmetry",
+    "initial_volume_path",
+    "until",
+}
+
 
 class House:
     """One movie in memory, and the folder of its session."""
@@ -139,15 +151,17 @@ def test_every_parameter_belongs_to_one_stage_and_only_later_stages_feel_it() ->
     named = [name for stage in STAGES for name in PARAMETERS[stage]]
     assert len(set(named)) == len(named)
     fields = SessionParameters.DESCRIPTOR.fields_by_name
+    assert {*fields} == {*named, *WITHOUT_EFFECT}  # whoever adds one says which stage it changes
     plain = stage_digests(SessionParameters(movie_folder="/a"))
     assert plain == stage_digests(SessionParameters(movie_folder="/b", class_count=7))
     for stage in STAGES:
         for name in PARAMETERS[stage]:
             changed = SessionParameters()
+            value = "x" if fields[name].type == fields[name].TYPE_STRING else 3
             if fields[name].is_repeated:
-                getattr(changed, name).append("x")
+                getattr(changed, name).append(value)
             else:
-                setattr(changed, name, "x" if fields[name].type == fields[name].TYPE_STRING else 3)
+                setattr(changed, name, value)
             assert first_stale(plain, stage_digests(changed)) == stage
     assert first_stale((), plain) == "motion"
     assert first_stale(plain, plain) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from frazil.api.reconstruction.v1.reconstruction_pb2 import ParticleBlock, Volume
 from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.io.mrc import read_mrc, write_mrc
+from frazil.io.particles import read_particles, write_particles
 from frazil.model.errors import FrazilError, InputError
 from frazil.primitives.symmetry import symmetry
 from frazil_reconstruct.jobs import refine3d_streaming
@@ -85,6 +87,37 @@ def test_withdrawn_particles_leave_the_volume(phantom: Phantom, tmp_path: Path) 
     poses = np.load(tmp_path / message.poses)
     assert message.particle_count == len(poses) == PARTICLES - 40
     assert not np.isin(poses["uid"], gone).any()
+
+
+def test_particles_of_another_pixel_size_begin_the_run_again(phantom: Phantom, tmp_path: Path) -> None:
+    """A session whose box was changed: blocks of the old kind, and new ones in their place as each exposure is redone."""
+    scheduler = Scheduler(tmp_path, phantom, symmetry="O")
+    for number, block in zip(itertools.count(5, step=2), list(scheduler.blocks), strict=False):
+        images, table = read_particles(tmp_path / Path(block.particles).parent)
+        table["pixel_size_angstrom"] *= 1.25
+        folder = f"again{block.sequence}"
+        write_particles(tmp_path / folder, images, table)
+        number = len(scheduler.blocks) + 1
+        scheduler.blocks += [
+            ParticleBlock(
+                sequence=number, kind=ParticleBlock.KIND_RETRACT, retracts_sequence=block.sequence, particle_count=40
+            ),
+            ParticleBlock(
+                sequence=number + 1,
+                kind=ParticleBlock.KIND_ADD,
+                particle_count=40,
+                particles=f"{folder}/particles.mrcs",
+                particle_table=f"{folder}/particles.npy",
+            ),
+        ]
+    refine3d_streaming.run(Worker(scheduler, reads=4))  # type: ignore[arg-type]
+    refine3d_streaming.run(Worker(scheduler))  # type: ignore[arg-type]
+    message = scheduler.published[-1]
+    assert (message.final, message.particle_count, message.pixel_size_angstrom) == (
+        True,
+        PARTICLES,
+        pytest.approx(1.25 * PIXEL),
+    )
 
 
 def withdraw_and_delete(scheduler: Scheduler, sequence: int) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping, Update, bindparam, insert, select, update
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from frazil.api.exposure.v1 import exposure_pb2
+from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import limits
 from frazil_scheduler.ledger import records, statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
@@ -68,6 +69,14 @@ def move(tx: Transaction, row: RowMapping, state: str, **values: Any) -> None:
 def find(tx: Transaction, exposure_id: str) -> RowMapping | None:
     """Return an exposure's row."""
     return tx.one(statements.EXPOSURE, key=exposure_id)
+
+
+def require(tx: Transaction, exposure_id: str) -> RowMapping:
+    """Return an exposure's row; raises FrazilError EXPOSURE_UNKNOWN."""
+    row = find(tx, exposure_id)
+    if row is None:
+        raise FrazilError("EXPOSURE_UNKNOWN", f"There is no exposure {exposure_id!r}.", kind=ErrorKind.NOT_FOUND)
+    return row
 
 
 def page(

@@ -13,6 +13,7 @@ from frazil_scheduler.domain import (
     attempts,
     blocks,
     class_selection,
+    exposures,
     jobs,
     leases,
     limits,
@@ -36,6 +37,9 @@ def attach(tx: Transaction, request: worker_pb2.AttachRequest) -> worker_pb2.Att
     reply.start_volume = volumes.start_volume(tx, session)
     reply.newest_volume = volumes.newest_path(tx, session["session_id"])
     reply.parameters.update(json.loads(job["parameters"] or "{}"))
+    about = exposures.find(tx, reply.parameters["exposure"]) if "exposure" in reply.parameters else None
+    if about is not None and about["session_id"] == session["session_id"]:
+        reply.exposure.CopyFrom(records.exposure_record(about))
     return reply
 
 

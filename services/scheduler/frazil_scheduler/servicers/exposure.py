@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
+from google.protobuf.json_format import MessageToJson
+
 from frazil.api.exposure.v1 import exposure_pb2, exposure_pb2_grpc
+from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_scheduler.domain import curation, exposures, sessions
+from frazil_scheduler.domain import control, curation, exposures, sessions, validation
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.ledger.records import exposure_record
 from frazil_scheduler.ledger.transaction import Transaction
@@ -65,10 +68,7 @@ class ExposureServicer(exposure_pb2_grpc.ExposureServiceServicer):
 
     async def GetExposure(self, request: exposure_pb2.GetExposureRequest, context: Any) -> exposure_pb2.Exposure:
         """Return one exposure."""
-        row = await self._hub.store.look(lambda tx: exposures.find(tx, request.exposure_id))
-        if row is None:
-            raise FrazilError("EXPOSURE_UNKNOWN", f"There is no exposure {request.exposure_id!r}.", kind=ErrorKind.NOT_FOUND)
-        return exposure_record(row)
+        return exposure_record(await self._hub.store.look(lambda tx: exposures.require(tx, request.exposure_id)))
 
     async def CurateExposures(
         self, request: exposure_pb2.CurateExposuresRequest, context: Any
@@ -84,6 +84,23 @@ class ExposureServicer(exposure_pb2_grpc.ExposureServiceServicer):
 
         reply_type = exposure_pb2.CurateExposuresResponse
         return await self._hub.store.run(lambda tx: tx.once(request, reply_type, lambda: curate(tx)))
+
+    async def TestExposure(self, request: exposure_pb2.TestExposureRequest, context: Any) -> exposure_pb2.TestExposureResponse:
+        """Process one exposure with other parameters, beside its session."""
+        validation.check_parameters(request.parameters)
+
+        def submit(tx: Transaction) -> exposure_pb2.TestExposureResponse:
+            row = exposures.require(tx, request.exposure_id)
+            said = MessageToJson(request.parameters, preserving_proto_field_name=True, indent=None)
+            job = scheduler_pb2.SubmitJobRequest(
+                session=row["session_id"],
+                job_type="exposure_test",
+                parameters={"exposure": row["exposure_id"], "parameters": said},
+            )
+            job_id = control.submit(tx, self._hub.lanes, job)["job_id"]
+            return exposure_pb2.TestExposureResponse(job_id=job_id, folder=f"tests/{row['exposure_id']}/{job_id}")
+
+        return await self._hub.store.run(lambda tx: tx.once(request, exposure_pb2.TestExposureResponse, lambda: submit(tx)))
 
     async def RetryQuarantined(
         self, request: exposure_pb2.RetryQuarantinedRequest, context: Any

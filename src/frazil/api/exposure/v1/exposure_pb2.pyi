@@ -5,6 +5,7 @@ Exposures: one movie's record through the pipeline."""
 
 import builtins
 import collections.abc
+import frazil.api.session.v1.session_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
@@ -422,6 +423,12 @@ class ExposureResult(google.protobuf.message.Message):
     WARNINGS_FIELD_NUMBER: builtins.int
     MOTION_LOCAL_ANGSTROM_FIELD_NUMBER: builtins.int
     MOTION_SIGMA_PX_FIELD_NUMBER: builtins.int
+    DEFOCUS_FIELD_ANGSTROM_FIELD_NUMBER: builtins.int
+    DEFOCUS_RANGE_ANGSTROM_FIELD_NUMBER: builtins.int
+    TILT_ANGLE_DEGREES_FIELD_NUMBER: builtins.int
+    TILT_AXIS_DEGREES_FIELD_NUMBER: builtins.int
+    ICE_RING_FIELD_NUMBER: builtins.int
+    ICE_THICKNESS_RELATIVE_FIELD_NUMBER: builtins.int
     MICROGRAPH_UNWEIGHTED_FIELD_NUMBER: builtins.int
     CANDIDATES_FIELD_NUMBER: builtins.int
     CANDIDATE_COUNT_FIELD_NUMBER: builtins.int
@@ -494,6 +501,16 @@ class ExposureResult(google.protobuf.message.Message):
     """Root mean square, over field and frames, of the motion beyond that of the middle of the field, Å."""
     motion_sigma_px: builtins.float
     """Predicted root-mean-square error of the motion, px of the movie; unset when alignment failed."""
+    defocus_range_angstrom: builtins.float
+    """Difference between the greatest and the smallest defocus in the field, Å."""
+    tilt_angle_degrees: builtins.float
+    """Tilt of the plane of defocus, degrees."""
+    tilt_axis_degrees: builtins.float
+    """Direction of the tilt's axis from +x towards +y, degrees, 0 to below 180; unset when there is no tilt."""
+    ice_ring: builtins.float
+    """Power of the strongest ring of crystalline ice over its surroundings, 1 without; unset when Nyquist hides it."""
+    ice_thickness_relative: builtins.float
+    """Power of the ring of water, about 3.7 Å, over a smooth spectrum's: grows with thickness; unset when Nyquist hides it."""
     micrograph_unweighted: builtins.str
     """Micrograph without dose weighting, from which a CTF can be fitted anew."""
     candidates: builtins.str
@@ -517,6 +534,12 @@ class ExposureResult(google.protobuf.message.Message):
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Sentences an operator should read."""
+
+    @property
+    def defocus_field_angstrom(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """How the defocus differs from U and V across the field, Å: coefficients of X, Y, X² - 1/12, X Y, Y² - 1/12, where
+        X = x / width - 1/2 and Y = y / height - 1/2; empty when it is the same everywhere.
+        """
 
     @property
     def stage_end_times(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
@@ -562,6 +585,12 @@ class ExposureResult(google.protobuf.message.Message):
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
         motion_local_angstrom: builtins.float = ...,
         motion_sigma_px: builtins.float | None = ...,
+        defocus_field_angstrom: collections.abc.Iterable[builtins.float] | None = ...,
+        defocus_range_angstrom: builtins.float = ...,
+        tilt_angle_degrees: builtins.float = ...,
+        tilt_axis_degrees: builtins.float | None = ...,
+        ice_ring: builtins.float | None = ...,
+        ice_thickness_relative: builtins.float | None = ...,
         micrograph_unweighted: builtins.str = ...,
         candidates: builtins.str = ...,
         candidate_count: builtins.int = ...,
@@ -573,16 +602,22 @@ class ExposureResult(google.protobuf.message.Message):
         stage_end_times: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         stage_digests: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_motion_sigma_px", b"_motion_sigma_px", "_pick_power_median", b"_pick_power_median", "_pick_score_median", b"_pick_score_median", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "motion_sigma_px", b"motion_sigma_px", "pick_power_median", b"pick_power_median", "pick_score_median", b"pick_score_median"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_motion_sigma_px", b"_motion_sigma_px", "_pick_power_median", b"_pick_power_median", "_pick_score_median", b"_pick_score_median", "amplitude_contrast", b"amplitude_contrast", "candidate_count", b"candidate_count", "candidates", b"candidates", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "ctf_score", b"ctf_score", "defocus_angle_degrees", b"defocus_angle_degrees", "defocus_u_angstrom", b"defocus_u_angstrom", "defocus_v_angstrom", b"defocus_v_angstrom", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "folder", b"folder", "height_px", b"height_px", "micrograph", b"micrograph", "micrograph_unweighted", b"micrograph_unweighted", "motion_converged", b"motion_converged", "motion_early_angstrom", b"motion_early_angstrom", "motion_frame_max_angstrom", b"motion_frame_max_angstrom", "motion_late_angstrom", b"motion_late_angstrom", "motion_local_angstrom", b"motion_local_angstrom", "motion_sigma_px", b"motion_sigma_px", "motion_star", b"motion_star", "motion_total_angstrom", b"motion_total_angstrom", "particle_box_px", b"particle_box_px", "particle_count", b"particle_count", "particle_pixel_size_angstrom", b"particle_pixel_size_angstrom", "particle_table", b"particle_table", "particles", b"particles", "phase_shift_degrees", b"phase_shift_degrees", "pick_count", b"pick_count", "pick_power_median", b"pick_power_median", "pick_score_median", b"pick_score_median", "pick_score_min", b"pick_score_min", "picker", b"picker", "picks_star", b"picks_star", "pixel_size_angstrom", b"pixel_size_angstrom", "spectrum", b"spectrum", "spherical_aberration_mm", b"spherical_aberration_mm", "stage_digests", b"stage_digests", "stage_end_times", b"stage_end_times", "stage_seconds", b"stage_seconds", "thumbnail", b"thumbnail", "voltage_kv", b"voltage_kv", "warnings", b"warnings", "width_px", b"width_px"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_ice_ring", b"_ice_ring", "_ice_thickness_relative", b"_ice_thickness_relative", "_motion_sigma_px", b"_motion_sigma_px", "_pick_power_median", b"_pick_power_median", "_pick_score_median", b"_pick_score_median", "_tilt_axis_degrees", b"_tilt_axis_degrees", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "ice_ring", b"ice_ring", "ice_thickness_relative", b"ice_thickness_relative", "motion_sigma_px", b"motion_sigma_px", "pick_power_median", b"pick_power_median", "pick_score_median", b"pick_score_median", "tilt_axis_degrees", b"tilt_axis_degrees"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom", "_ice_ring", b"_ice_ring", "_ice_thickness_relative", b"_ice_thickness_relative", "_motion_sigma_px", b"_motion_sigma_px", "_pick_power_median", b"_pick_power_median", "_pick_score_median", b"_pick_score_median", "_tilt_axis_degrees", b"_tilt_axis_degrees", "amplitude_contrast", b"amplitude_contrast", "candidate_count", b"candidate_count", "candidates", b"candidates", "ctf_fit_resolution_angstrom", b"ctf_fit_resolution_angstrom", "ctf_score", b"ctf_score", "defocus_angle_degrees", b"defocus_angle_degrees", "defocus_field_angstrom", b"defocus_field_angstrom", "defocus_range_angstrom", b"defocus_range_angstrom", "defocus_u_angstrom", b"defocus_u_angstrom", "defocus_v_angstrom", b"defocus_v_angstrom", "dose_per_frame_e_per_angstrom2", b"dose_per_frame_e_per_angstrom2", "folder", b"folder", "height_px", b"height_px", "ice_ring", b"ice_ring", "ice_thickness_relative", b"ice_thickness_relative", "micrograph", b"micrograph", "micrograph_unweighted", b"micrograph_unweighted", "motion_converged", b"motion_converged", "motion_early_angstrom", b"motion_early_angstrom", "motion_frame_max_angstrom", b"motion_frame_max_angstrom", "motion_late_angstrom", b"motion_late_angstrom", "motion_local_angstrom", b"motion_local_angstrom", "motion_sigma_px", b"motion_sigma_px", "motion_star", b"motion_star", "motion_total_angstrom", b"motion_total_angstrom", "particle_box_px", b"particle_box_px", "particle_count", b"particle_count", "particle_pixel_size_angstrom", b"particle_pixel_size_angstrom", "particle_table", b"particle_table", "particles", b"particles", "phase_shift_degrees", b"phase_shift_degrees", "pick_count", b"pick_count", "pick_power_median", b"pick_power_median", "pick_score_median", b"pick_score_median", "pick_score_min", b"pick_score_min", "picker", b"picker", "picks_star", b"picks_star", "pixel_size_angstrom", b"pixel_size_angstrom", "spectrum", b"spectrum", "spherical_aberration_mm", b"spherical_aberration_mm", "stage_digests", b"stage_digests", "stage_end_times", b"stage_end_times", "stage_seconds", b"stage_seconds", "thumbnail", b"thumbnail", "tilt_angle_degrees", b"tilt_angle_degrees", "tilt_axis_degrees", b"tilt_axis_degrees", "voltage_kv", b"voltage_kv", "warnings", b"warnings", "width_px", b"width_px"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ctf_fit_resolution_angstrom", b"_ctf_fit_resolution_angstrom"]) -> typing.Literal["ctf_fit_resolution_angstrom"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ice_ring", b"_ice_ring"]) -> typing.Literal["ice_ring"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ice_thickness_relative", b"_ice_thickness_relative"]) -> typing.Literal["ice_thickness_relative"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_motion_sigma_px", b"_motion_sigma_px"]) -> typing.Literal["motion_sigma_px"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_pick_power_median", b"_pick_power_median"]) -> typing.Literal["pick_power_median"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_pick_score_median", b"_pick_score_median"]) -> typing.Literal["pick_score_median"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tilt_axis_degrees", b"_tilt_axis_degrees"]) -> typing.Literal["tilt_axis_degrees"] | None: ...
 
 Global___ExposureResult: typing_extensions.TypeAlias = ExposureResult
 
@@ -776,6 +811,57 @@ class CurateExposuresResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["exposures", b"exposures"]) -> None: ...
 
 Global___CurateExposuresResponse: typing_extensions.TypeAlias = CurateExposuresResponse
+
+@typing.final
+class TestExposureRequest(google.protobuf.message.Message):
+    """Asks to try other parameters."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    EXPOSURE_ID_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique per request; a repeat returns the first reply."""
+    exposure_id: builtins.str
+    """Identity of the exposure."""
+    @property
+    def parameters(self) -> frazil.api.session.v1.session_pb2.SessionParameters:
+        """All parameters to process it with."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        exposure_id: builtins.str = ...,
+        parameters: frazil.api.session.v1.session_pb2.SessionParameters | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["parameters", b"parameters"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["exposure_id", b"exposure_id", "parameters", b"parameters", "request_id", b"request_id"]) -> None: ...
+
+Global___TestExposureRequest: typing_extensions.TypeAlias = TestExposureRequest
+
+@typing.final
+class TestExposureResponse(google.protobuf.message.Message):
+    """Where its result will be."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    FOLDER_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    """The auxiliary job."""
+    folder: builtins.str
+    """Folder relative to the session's; it is there, with result.json, once the job is done."""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.str = ...,
+        folder: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["folder", b"folder", "job_id", b"job_id"]) -> None: ...
+
+Global___TestExposureResponse: typing_extensions.TypeAlias = TestExposureResponse
 
 @typing.final
 class RetryQuarantinedRequest(google.protobuf.message.Message):

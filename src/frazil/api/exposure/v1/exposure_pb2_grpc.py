@@ -60,6 +60,11 @@ class ExposureServiceStub(object):
                 request_serializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresRequest.SerializeToString,
                 response_deserializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresResponse.FromString,
                 _registered_method=True)
+        self.TestExposure = channel.unary_unary(
+                '/frazil.api.exposure.v1.ExposureService/TestExposure',
+                request_serializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.TestExposureRequest.SerializeToString,
+                response_deserializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.TestExposureResponse.FromString,
+                _registered_method=True)
 
 
 class ExposureServiceServicer(object):
@@ -101,6 +106,13 @@ class ExposureServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TestExposure(self, request, context):
+        """Processes one exposure with other parameters, as an auxiliary job, into a folder of its own; nothing else is touched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExposureServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +140,11 @@ def add_ExposureServiceServicer_to_server(servicer, server):
                     servicer.CurateExposures,
                     request_deserializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresRequest.FromString,
                     response_serializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresResponse.SerializeToString,
+            ),
+            'TestExposure': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestExposure,
+                    request_deserializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.TestExposureRequest.FromString,
+                    response_serializer=frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.TestExposureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +283,33 @@ class ExposureService(object):
             '/frazil.api.exposure.v1.ExposureService/CurateExposures',
             frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresRequest.SerializeToString,
             frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.CurateExposuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestExposure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/frazil.api.exposure.v1.ExposureService/TestExposure',
+            frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.TestExposureRequest.SerializeToString,
+            frazil_dot_api_dot_exposure_dot_v1_dot_exposure__pb2.TestExposureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,7 +105,23 @@ _ExposureServiceCurateExposuresType = typing_extensions.TypeVar(
     ],
 )
 
-class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, _ExposureServiceListExposuresType, _ExposureServiceGetExposureType, _ExposureServiceRetryQuarantinedType, _ExposureServiceCurateExposuresType]):
+_ExposureServiceTestExposureType = typing_extensions.TypeVar(
+    '_ExposureServiceTestExposureType',
+    grpc.UnaryUnaryMultiCallable[
+        frazil.api.exposure.v1.exposure_pb2.TestExposureRequest,
+        frazil.api.exposure.v1.exposure_pb2.TestExposureResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.exposure.v1.exposure_pb2.TestExposureRequest,
+        frazil.api.exposure.v1.exposure_pb2.TestExposureResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        frazil.api.exposure.v1.exposure_pb2.TestExposureRequest,
+        frazil.api.exposure.v1.exposure_pb2.TestExposureResponse,
+    ],
+)
+
+class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, _ExposureServiceListExposuresType, _ExposureServiceGetExposureType, _ExposureServiceRetryQuarantinedType, _ExposureServiceCurateExposuresType, _ExposureServiceTestExposureType]):
     """Registers and lists exposures."""
 
     @typing.overload
@@ -129,6 +145,10 @@ class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, 
         grpc.UnaryUnaryMultiCallable[
             frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
             frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            frazil.api.exposure.v1.exposure_pb2.TestExposureRequest,
+            frazil.api.exposure.v1.exposure_pb2.TestExposureResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -154,6 +174,10 @@ class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, 
             frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
             frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            frazil.api.exposure.v1.exposure_pb2.TestExposureRequest,
+            frazil.api.exposure.v1.exposure_pb2.TestExposureResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     RegisterExposures: _ExposureServiceRegisterExposuresType
@@ -170,6 +194,9 @@ class ExposureServiceStub(typing.Generic[_ExposureServiceRegisterExposuresType, 
 
     CurateExposures: _ExposureServiceCurateExposuresType
     """Rejects or accepts exposures by hand: their particles leave the streaming reconstructions, or come back."""
+
+    TestExposure: _ExposureServiceTestExposureType
+    """Processes one exposure with other parameters, as an auxiliary job, into a folder of its own; nothing else is touched."""
 
 ExposureServiceAsyncStub: typing_extensions.TypeAlias = ExposureServiceStub[
     grpc.aio.StreamStreamMultiCallable[
@@ -191,6 +218,10 @@ ExposureServiceAsyncStub: typing_extensions.TypeAlias = ExposureServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         frazil.api.exposure.v1.exposure_pb2.CurateExposuresRequest,
         frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        frazil.api.exposure.v1.exposure_pb2.TestExposureRequest,
+        frazil.api.exposure.v1.exposure_pb2.TestExposureResponse,
     ],
 ]
 
@@ -236,5 +267,13 @@ class ExposureServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse, collections.abc.Awaitable[frazil.api.exposure.v1.exposure_pb2.CurateExposuresResponse]]:
         """Rejects or accepts exposures by hand: their particles leave the streaming reconstructions, or come back."""
+
+    @abc.abstractmethod
+    def TestExposure(
+        self,
+        request: frazil.api.exposure.v1.exposure_pb2.TestExposureRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[frazil.api.exposure.v1.exposure_pb2.TestExposureResponse, collections.abc.Awaitable[frazil.api.exposure.v1.exposure_pb2.TestExposureResponse]]:
+        """Processes one exposure with other parameters, as an auxiliary job, into a folder of its own; nothing else is touched."""
 
 def add_ExposureServiceServicer_to_server(servicer: ExposureServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -93,6 +93,7 @@ class AttachResponse(google.protobuf.message.Message):
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     PARAMETERS_FIELD_NUMBER: builtins.int
     START_VOLUME_FIELD_NUMBER: builtins.int
+    EXPOSURE_FIELD_NUMBER: builtins.int
     NEWEST_VOLUME_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Job."""
@@ -114,6 +115,10 @@ class AttachResponse(google.protobuf.message.Message):
     def parameters(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Parameters of an auxiliary job."""
 
+    @property
+    def exposure(self) -> frazil.api.exposure.v1.exposure_pb2.Exposure:
+        """The exposure that an auxiliary job is about; unset when it is about none."""
+
     def __init__(
         self,
         *,
@@ -123,10 +128,11 @@ class AttachResponse(google.protobuf.message.Message):
         checkpoints: collections.abc.Iterable[Global___Checkpoint] | None = ...,
         parameters: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         start_volume: builtins.str = ...,
+        exposure: frazil.api.exposure.v1.exposure_pb2.Exposure | None = ...,
         newest_volume: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["session", b"session"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoints", b"checkpoints", "job_id", b"job_id", "job_type", b"job_type", "newest_volume", b"newest_volume", "parameters", b"parameters", "session", b"session", "start_volume", b"start_volume"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["exposure", b"exposure", "session", b"session"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoints", b"checkpoints", "exposure", b"exposure", "job_id", b"job_id", "job_type", b"job_type", "newest_volume", b"newest_volume", "parameters", b"parameters", "session", b"session", "start_volume", b"start_volume"]) -> None: ...
 
 Global___AttachResponse: typing_extensions.TypeAlias = AttachResponse
 
