@@ -76,7 +76,7 @@ BEADS: dict[str, dict[str, Any]] = {
     "beads, 2048 x 1440 x 36": {"shape": (1440, 2048), "frame_count": 36, "across_px": 3.0, "contrast": 0.2},
 }
 
-_MOVIES_STAR = """
+MOVIES_STAR = """
 # version 30001
 
 data_optics
@@ -143,7 +143,7 @@ def measure(frames: Images, camera: Camera | None, optics: Optics, truth: Images
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "movie.tiff").write_bytes(encode_tiff(frames))
-        (home / "movies.star").write_text(_MOVIES_STAR.format(optics=optics))
+        (home / "movies.star").write_text(MOVIES_STAR.format(optics=optics))
         if camera is not None:
             write_mrc(home / "gain.mrc", camera.gain, optics.pixel_size_angstrom)
             (home / "defects.txt").write_text("".join(f"{x} {y} {w} {h}\n" for x, y, w, h in camera.defect_boxes))
@@ -226,7 +226,7 @@ def k3() -> dict[str, float]:
     optics = Optics(pixel_size_angstrom=0.83, dose_per_frame_e_per_angstrom2=1.0)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        (home / "movies.star").write_text(_MOVIES_STAR.format(optics=optics))
+        (home / "movies.star").write_text(MOVIES_STAR.format(optics=optics))
         (home / "movie.tiff").write_bytes(encode_tiff(movie))
         del movie
         start, wall = time.process_time(), time.perf_counter()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from frazil.array import Array, namespace, to_device, to_host
+from frazil.kernels.blocks import outliers
 from frazil.kernels.hot_pixels import copy_pixels, draw_sources
 from frazil.model.errors import InputError
 from frazil.primitives.filters import local_mean
@@ -57,11 +58,9 @@ def find_bad_pixels(total: Array, known_bad: Array | None = None, parameters: De
     xp = namespace(total)
     good = xp.isfinite(total) if known_bad is None else xp.isfinite(total) & ~known_bad
     clean = xp.where(good, total, xp.asarray(0.0, dtype=total.dtype))
-    mean, deviation = _robust_background(clean, good)
-    noise = xp.sqrt(xp.clip(mean, 1.0, None))
-    spread = max(_robust_spread(deviation / noise, good), 1e-6)
-    dead = (clean == 0) & (mean >= _DARK_MEAN_COUNTS)
-    candidates = good & ((xp.abs(deviation) > _CANDIDATE_SIGMA * spread * noise) | dead)
+    mean, spread = _robust_background(clean, good)
+    dead = good & (clean == 0) & (mean >= _DARK_MEAN_COUNTS)
+    candidates = outliers(clean, mean, good, _CANDIDATE_SIGMA * spread) | dead
     found = _stand_out(to_host(clean), to_host(good), to_host(candidates), parameters.sigma, spread)
     if found.sum() > _CREDIBLE_SHARE * found.size:
         found[...] = False
@@ -97,27 +96,26 @@ def replace_bad_pixels(
     return copy_pixels(image, bad_positions, draw_sources(bad_positions, bad, generator))
 
 
-def _robust_background(clean: Array, good: Array) -> tuple[Array, Array]:
-    """Return the local mean without the brightest outliers, and the deviation from it."""
-    xp = namespace(clean)
+def _robust_background(clean: Array, good: Array) -> tuple[Array, float]:
+    """Return the local mean without the brightest outliers, and the spread about it in units of the root of the counts."""
     mean = local_mean(clean, good, 32)
-    noise = xp.sqrt(xp.clip(mean, 1.0, None))
-    spread = max(_robust_spread((clean - mean) / noise, good), 1e-6)
-    typical = good & (xp.abs(clean - mean) <= 10 * spread * noise)
-    mean = local_mean(xp.where(typical, clean, xp.asarray(0.0, dtype=clean.dtype)), typical, 32)
-    return mean, clean - mean
+    typical = good & ~outliers(clean, mean, good, 10 * _robust_spread(clean, mean, good))
+    mean = local_mean(clean, typical, 32)
+    return mean, _robust_spread(clean, mean, good)
 
 
-def _robust_spread(values: Array, good: Array) -> float:
-    """Return the standard deviation of pixel noise, from differences of good pixels 3 px apart, on a sparse sample.
+def _robust_spread(clean: Array, mean: Array, good: Array) -> float:
+    """Return the standard deviation of pixel noise over the root of the counts, on a sparse sample.
 
-    Differences see no structure wider than that, and their median absolute size no outliers.
+    From differences of good pixels 3 px apart: they see no structure wider than that, and their median absolute size no
+    outliers.
     """
-    step = max(1, min(values.shape) // 400)
-    difference = to_host(values[::step, 3:] - values[::step, :-3])
-    both = to_host(good[::step, 3:] & good[::step, :-3])
-    kept = difference[both]
-    return 1.4826 / math.sqrt(2) * float(np.median(np.abs(kept))) if kept.size else 0.0
+    step = max(1, min(clean.shape) // 400)
+    clean, mean, good = (to_host(image[::step, :]) for image in (clean, mean, good))
+    deviation = (clean - mean) / np.sqrt(np.maximum(mean, 1.0))
+    kept = (deviation[:, 3:] - deviation[:, :-3])[good[:, 3:] & good[:, :-3]]
+    spread = 1.4826 / math.sqrt(2) * float(np.median(np.abs(kept))) if kept.size else 0.0
+    return max(spread, 1e-6)
 
 
 def _stand_out(

@@ -19,7 +19,7 @@ def correct(frame: Images, gain: Images, limit: float, fill: float) -> Images:
 
 def add_and_bin(total: Images, frame: Images, gain: Images, factor: int, levels: tuple[float, float]) -> Images:
     """See `kernels.gain.add_and_bin_frame`; returns the blocks."""
-    blocks = np.zeros((frame.shape[0] // factor, frame.shape[1] // factor), np.float32)
+    blocks = np.empty((frame.shape[0] // factor, frame.shape[1] // factor), np.float32)
     _add_and_bin(frame, gain, factor, np.float32(levels[0]), np.float32(levels[1]), total, blocks)
     return blocks
 
@@ -38,18 +38,39 @@ def _correct(frame: Images, gain: Images, limit: np.float32, fill: np.float32, o
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _add_row(row: Images, total: Images) -> None:
+def read_row(
+    frame: Images, gain: Images, levels: Images, bad: Images, bad_rows: Images, sources: Images, y: int, out: Images
+) -> None:
+    """Correct one row of a frame of `kernels.gain.RawFrames`, bad pixels included."""
+    limit, fill, width = levels[0], levels[1], frame.shape[1]
+    _correct_row(frame[y], gain[y], limit, fill, out)
+    for i in range(bad_rows[y], bad_rows[y + 1]):
+        from_y, from_x = sources[i] // width, sources[i] % width
+        value = np.float32(frame[from_y, from_x])
+        out[bad[i] - y * width] = (value if -limit <= value <= limit else fill) * gain[from_y, from_x]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def add_row(row: Images, total: Images) -> None:
+    """Add one row to another."""
     for x in range(row.shape[0]):
         total[x] += row[x]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _bin_row(row: Images, factor: int, blocks: Images) -> None:
-    for x in range(blocks.shape[0]):
-        value = np.float32(0.0)
-        for i in range(factor):
-            value += row[factor * x + i]
-        blocks[x] += value
+def bin_row(row: Images, factor: int, blocks: Images) -> None:
+    """Sum runs of `factor` px of a row; those of one and two become SIMD."""
+    if factor == 1:
+        blocks[:] = row[: blocks.shape[0]]
+    elif factor == 2:
+        for x in range(blocks.shape[0]):
+            blocks[x] = row[2 * x] + row[2 * x + 1]
+    else:
+        for x in range(blocks.shape[0]):
+            value = np.float32(0.0)
+            for i in range(factor):
+                value += row[factor * x + i]
+            blocks[x] = value
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -57,8 +78,11 @@ def _add_and_bin(
     frame: Images, gain: Images, factor: int, limit: np.float32, fill: np.float32, total: Images, blocks: Images
 ) -> None:
     row = np.empty(frame.shape[1], np.float32)
+    rows = np.zeros(frame.shape[1], np.float32)
     for y in range(frame.shape[0]):
         _correct_row(frame[y], gain[y], limit, fill, row)
-        _add_row(row, total[y])
-        if y // factor < blocks.shape[0]:
-            _bin_row(row, factor, blocks[y // factor])
+        add_row(row, total[y])
+        add_row(row, rows)
+        if y % factor == factor - 1:
+            bin_row(rows, factor, blocks[y // factor])
+            rows[:] = np.float32(0.0)

@@ -7,16 +7,29 @@ from typing import Any
 import numba
 import numpy as np
 
+from frazil.kernels._gain_numba import add_row, bin_row, read_row
+from frazil.kernels.gain import RawFrames
+
 Images = np.ndarray[Any, Any]
 
 
-def cut_tiles(image: Images, background: Images, factor: int, origins: Images, window_y: Images, window_x: Images) -> Images:
+def bin_raw(frames: RawFrames, factor: int, binned: Images) -> None:
+    """See `kernels.tiles.bin_raw`."""
+    _bin(frames.raw, frames.gain, frames.levels, (frames.bad, frames.bad_rows, frames.sources), factor, binned)
+
+
+def cut_tiles(binned: Images, origins: Images, window_y: Images, window_x: Images) -> Images:
     """See `kernels.tiles.cut_tiles`."""
-    binned = np.empty(background.shape, np.float32)
-    _bin(image, background, factor, binned)
     tiles = np.empty((len(origins), len(window_y), len(window_x)), np.float32)
     _cut(binned, origins, window_y, window_x, tiles)
     return tiles
+
+
+def take_modes(transforms: Images, positions: Images) -> Images:
+    """See `kernels.tiles.take_modes`."""
+    out = np.empty((len(transforms), len(positions)), transforms.dtype)
+    _take(transforms, positions, out)
+    return out
 
 
 def align(values: Images, phases_y: Images, phases_x: Images, wave_y: Images, wave_x: Images) -> Images:
@@ -34,29 +47,17 @@ def slopes(aligned: Images, weighted: Images, ky: Images, kx: Images) -> Images:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _bin_pair(first: Images, second: Images, background: Images, out: Images) -> None:
-    for x in range(out.shape[0]):
-        out[x] = (first[2 * x] + first[2 * x + 1]) + (second[2 * x] + second[2 * x + 1]) - background[x]
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _bin_row(row: Images, factor: int, out: Images) -> None:
-    for x in range(out.shape[0]):
-        for i in range(factor):
-            out[x] += row[factor * x + i]
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _bin(image: Images, background: Images, factor: int, binned: Images) -> None:
+def _bin(raw: Images, gain: Images, levels: Images, bad: tuple[Images, Images, Images], factor: int, binned: Images) -> None:
+    row, rows = np.empty(raw.shape[2], np.float32), np.empty(raw.shape[2], np.float32)
+    blocks = np.empty(binned.shape[1], np.float32)
     for y in range(binned.shape[0]):
-        if factor == 1:
-            binned[y] = image[y] - background[y]
-        elif factor == 2:  # the common case, with a loop that becomes SIMD
-            _bin_pair(image[2 * y], image[2 * y + 1], background[y], binned[y])
-        else:
-            binned[y] = -background[y]
+        rows[:] = np.float32(0.0)
+        for t in range(raw.shape[0]):
             for i in range(factor):
-                _bin_row(image[factor * y + i], factor, binned[y])
+                read_row(raw[t], gain, levels[t], bad[0], bad[1], bad[2][t], y * factor + i, row)
+                add_row(row, rows)
+        bin_row(rows, factor, blocks)
+        add_row(blocks, binned[y])
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -97,6 +98,13 @@ def _align(values: Images, phases_y: Images, phases_x: Images, wave_y: Images, w
     for t in range(out.shape[0]):
         for p in range(out.shape[1]):
             _align_row(values[t, p], phases_y[t, p], phases_x[t, p], wave_y, wave_x, out[t, p])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _take(transforms: Images, positions: Images, out: Images) -> None:
+    for p in range(out.shape[0]):
+        for m in range(out.shape[1]):
+            out[p, m] = transforms[p, positions[m]]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

@@ -2,7 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
 from frazil.array import Array, is_numpy, namespace
+
+COMPILED_DTYPES = frozenset({"uint8", "uint16", "float32"})
+"""What kernels read as recorded; other dtypes are converted to float32 first."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFrames:
+    """Frames as recorded and all that corrects them, on the host: for compiled kernels that correct rows as they need them.
+
+    Attributes
+    ----------
+    raw: (frame, y, x) of one of `COMPILED_DTYPES`.
+    gain: `(y, x)` float32.
+    levels: (frame, 2) float32, limit and fill of `correct_frame`.
+    bad: (bad pixel,) int64, flat positions in rising order. bad_rows: (y + 1,) int64, where each row's begin in `bad`.
+    sources: (frame, bad pixel) int64, flat position of the good pixel whose value each bad one takes.
+    """
+
+    raw: np.ndarray[Any, Any]
+    gain: np.ndarray[Any, Any]
+    levels: np.ndarray[Any, Any]
+    bad: np.ndarray[Any, Any]
+    bad_rows: np.ndarray[Any, Any]
+    sources: np.ndarray[Any, Any]
 
 
 def correct_frame(frame: Array, gain: Array, limit: float, fill: float) -> Array:

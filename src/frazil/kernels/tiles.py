@@ -12,19 +12,25 @@ import numpy as np
 
 from frazil.array import Array, is_numpy, namespace, to_device
 from frazil.kernels.class2d_products import as_complex, as_real
-from frazil.kernels.gain import bin_image
+from frazil.kernels.gain import RawFrames
 
 
-def cut_tiles(
-    image: Array, background: Array, factor: int, origins: np.ndarray[Any, Any], window: tuple[Array, Array]
-) -> Array:
-    """Bin a frame, take its background away, and cut windowed tiles of mean 0 before the window.
+def bin_raw(frames: RawFrames, factor: int, binned: np.ndarray[Any, Any]) -> None:
+    """Correct frames as recorded, add them up, and add the sums of blocks of `factor` x `factor` px to `binned`, on the CPU.
+
+    `binned` is `(y // factor, x // factor)` float32.
+    """
+    from frazil.kernels._tiles_numba import bin_raw as compiled
+
+    compiled(frames, factor, binned)
+
+
+def cut_tiles(binned: Array, origins: np.ndarray[Any, Any], window: tuple[Array, Array]) -> Array:
+    """Cut windowed tiles of mean 0 before the window.
 
     Parameters
     ----------
-    image: `(y, x)` float32.
-    background: `(y // factor, x // factor)` float32, that of the binned frame.
-    factor: side of the blocks that are summed.
+    binned: `(y, x)` float32, the binned frame without its background.
     origins: (tile, 2) int64 host, (y, x) of each tile's first px in the binned frame; tiles lie inside.
     window: factors `(tile height, 1)` and `(1, tile width)`.
 
@@ -32,19 +38,27 @@ def cut_tiles(
     -------
     (tile, tile height, tile width) float32.
     """
-    if is_numpy(image):
+    if is_numpy(binned):
         from frazil.kernels._tiles_numba import cut_tiles as compiled
 
-        return compiled(image, background, factor, origins, window[0][:, 0], window[1][0])
-    xp = namespace(image)
-    binned = bin_image(image, factor) - background
+        return compiled(binned, origins, window[0][:, 0], window[1][0])
+    xp = namespace(binned)
     height, width = window[0].shape[0], window[1].shape[1]
     tiles = xp.stack([binned[int(y) : int(y) + height, int(x) : int(x) + width] for y, x in origins])
     return (tiles - xp.mean(tiles, axis=(1, 2), keepdims=True)) * window[0] * window[1]
 
 
+def take_modes(transforms: Array, positions: Array) -> Array:
+    """Return the coefficients (tile, mode) at flat positions (mode,) int64 of transforms (tile, coefficient)."""
+    if is_numpy(transforms):
+        from frazil.kernels._tiles_numba import take_modes as compiled
+
+        return compiled(transforms, positions)
+    return namespace(transforms).take(transforms, positions, axis=1)
+
+
 def align(values: Array, phases: tuple[Array, Array], wave: tuple[Array, Array]) -> Array:
-    """Multiply coefficients by the phases of their tile's shift.
+    """Apply shifts to coefficients.
 
     Parameters
     ----------

@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from frazil.array import Array, is_cupy, is_numpy, namespace, thread_count
+from frazil.kernels.gain import RawFrames
 
 APRON_PX = 10  # around the field in the sums: what the prefilter reaches, to 1e-6
 CUDA_RANK_MAX = 16
 _RUNS_PX = (32, 16, 8, 4, 2, 1)  # neighbours in a row that share one shift: the longest that is good enough
+_TOGETHER_BYTES = 1 << 20  # of the sums, for as many rows as frames are gone through together: a CPU's cache
 _RUN_ERROR_PX = 0.1  # at the ends of a run in the steepest place and frame
 _POLE = math.sqrt(3) - 2
 _PREFILTER = _POLE ** np.abs(np.arange(-APRON_PX, APRON_PX + 1))
@@ -35,7 +37,7 @@ def add_warped(
 
     Parameters
     ----------
-    sums: (sum, y + 2 apron, x + 2 apron) float32; on numpy and cupy they are added to in place.
+    sums: (sum, y + 2 apron, x + 2 apron) float32; on cupy they are added to in place.
     images: (frame, y + 2 margin, x + 2 margin) float32.
     warps: (frame, 10, 2) host, no shift beyond the margin less the apron and 3 px.
     weights: (sum, frame) host.
@@ -45,13 +47,40 @@ def add_warped(
     -------
     The sums.
     """
-    if is_numpy(images):
-        _add_compiled(sums, images, warps, weights, margin)
-        return sums
     if is_cupy(images):
         _add_cuda(sums, images, warps, weights, margin)
         return sums
     return add_warped_standard(sums, images, warps, weights, margin)
+
+
+def add_warped_raw(
+    sums: np.ndarray[Any, Any],
+    frames: RawFrames,
+    warps: np.ndarray[Any, Any],
+    weights: np.ndarray[Any, Any],
+    margin: tuple[int, int],
+) -> None:
+    """Do what `add_warped` does with frames as recorded, on the CPU: each row is corrected, warped and added in one go.
+
+    Beyond its edges a frame is continued by its mirror. Frames without any weight are not read.
+
+    Parameters
+    ----------
+    sums: as of `add_warped`; they are added to in place.
+    frames: the frames.
+    warps, weights: as of `add_warped`.
+    margin: (y, x) px around the field that shifts may reach to; at most the field's own size.
+    """
+    from frazil.kernels._warp_numba import add_rows
+
+    steepest_y, steepest_x = _slopes(warps, frames.raw.shape[1:])
+    step = next((run for run in _RUNS_PX if steepest_x * run / 2 <= _RUN_ERROR_PX), _RUNS_PX[-1])
+    together = min(max(_TOGETHER_BYTES // sums[:, 0].nbytes, 4), 32)
+    layout = (APRON_PX, step, together, 8 + _spread_of_rows(warps) + math.ceil(together * steepest_y))
+    bad = (frames.bad, frames.bad_rows, frames.sources)
+    host = np.ascontiguousarray(warps, np.float32), np.ascontiguousarray(weights, np.float32)
+    arguments = (frames.raw, frames.gain, frames.levels, bad, *host, margin, layout)
+    _in_strips(lambda a, b: add_rows(sums, *arguments, (a, b)), sums.shape[1])
 
 
 def sharpened(total: Array) -> Array:
@@ -108,21 +137,19 @@ def _spline_taps(fraction: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], 
     return g**3 / 6, (4 - 6 * f**2 + 3 * f**3) / 6, (4 - 6 * g**2 + 3 * g**3) / 6, f**3 / 6
 
 
-def _run_length(warps: np.ndarray[Any, Any], width: int) -> int:
-    """Return how many px of a row may share the shift of their middle."""
+def _slopes(warps: np.ndarray[Any, Any], shape: tuple[int, ...]) -> tuple[float, float]:
+    """Return by how many px a shift changes per px along y and along x, in the steepest place and frame."""
     y, x = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-0.5, 0.5, 5)] * 2, indexing="ij"))
-    along_x = np.stack([np.ones_like(x), 2 * x, y, 3 * x * x, 2 * x * y, y * y])
-    slopes = np.einsum("tba,bp->tpa", warps[:, [1, 3, 4, 6, 7, 8]], along_x)
-    steepest = float(np.abs(slopes).max(initial=0.0)) / width
-    return next((run for run in _RUNS_PX if steepest * run / 2 <= _RUN_ERROR_PX), _RUNS_PX[-1])
+    one = np.ones_like(x)
+    along_x = np.einsum("tba,bp->tpa", warps[:, [1, 3, 4, 6, 7, 8]], np.stack([one, 2 * x, y, 3 * x * x, 2 * x * y, y * y]))
+    along_y = np.einsum("tba,bp->tpa", warps[:, [2, 4, 5, 7, 8, 9]], np.stack([one, x, 2 * y, x * x, 2 * x * y, 3 * y * y]))
+    return float(np.abs(along_y).max(initial=0.0)) / shape[0], float(np.abs(along_x).max(initial=0.0)) / shape[1]
 
 
-def _add_compiled(sums: Any, images: Any, warps: Any, weights: Any, margin: tuple[int, int]) -> None:
-    from frazil.kernels._warp_numba import add_rows
-
-    run = _run_length(warps, sums.shape[2] - 2 * APRON_PX)
-    host = np.ascontiguousarray(warps, np.float32), np.ascontiguousarray(weights, np.float32)
-    _in_strips(lambda a, b: add_rows(sums, images, *host, margin, APRON_PX, run, a, b), sums.shape[1])
+def _spread_of_rows(warps: np.ndarray[Any, Any]) -> int:
+    """Return over how many rows of a frame one row of the field is spread at most."""
+    half_powers = np.array([0.5, 0.25, 0.25, 0.125, 0.125, 0.125])  # of the terms in which x occurs
+    return math.ceil(2 * float((np.abs(warps[:, [1, 3, 4, 6, 7, 8], 0]) * half_powers).sum(axis=1).max(initial=0.0)))
 
 
 def _in_strips(work: Callable[[int, int], None], height: int) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from frazil.array import Array, namespace, to_device
+from frazil.kernels.blocks import block_sums, interpolate_blocks
 from frazil.primitives.fourier import frequency_radius, irfft2, raised_cosine, rfft2
-from frazil.primitives.grids import block_means, interpolate_blocks
 
 _SMOOTHING_BLOCKS = 1.5
 _BLOCK_SHARE = 0.25  # a block with fewer good pixels takes the value of its surroundings
@@ -31,14 +31,15 @@ def local_mean(image: Array, good: Array | None = None, block_px: int = 16) -> A
     """
     xp = namespace(image)
     block_px = max(1, min(block_px, min(image.shape) // 2))
-    weight = xp.ones_like(image) if good is None else xp.astype(good, image.dtype)
-    overall = float(xp.sum(image * weight)) / max(float(xp.sum(weight)), 1.0)
-    sums, weights = block_means((image - overall) * weight, block_px), block_means(weight, block_px)
+    counted = xp.ones(image.shape, dtype=xp.bool) if good is None else good
+    sums, counts = block_sums(image, counted, block_px)
+    overall = float(xp.sum(sums, dtype=xp.float64)) / max(float(xp.sum(counts, dtype=xp.float64)), 1.0)
+    sums, weights = (sums - overall * counts) / block_px**2, counts / block_px**2
     if good is not None:
         near_sums, near_weights = _blur(sums, odd=False), _blur(weights, odd=False)
         near = xp.where(near_weights > 1e-3, near_sums / xp.where(near_weights > 1e-3, near_weights, 1.0), 0.0)
         sums = xp.where(weights > _BLOCK_SHARE, sums / xp.where(weights > _BLOCK_SHARE, weights, 1.0), near)
-    return interpolate_blocks(_blur(sums, odd=True), (image.shape[0], image.shape[1]), block_px) + overall
+    return interpolate_blocks(_blur(sums, odd=True), (image.shape[0], image.shape[1]), block_px, overall)
 
 
 def lowpass(image: Array, pixel_size_angstrom: float, resolution_angstrom: float) -> Array:

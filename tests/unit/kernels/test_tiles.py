@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
 from frazil.array import to_host
 from frazil.kernels.tiles import align, cut_tiles, pair_gradient, pair_products, phase_table
@@ -13,16 +12,12 @@ def random_complex(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, Any
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 3])
-def test_tiles_written_out(xp: Any, factor: int) -> None:
+def test_tiles_written_out(xp: Any) -> None:
     rng = np.random.default_rng(0)
-    image = rng.normal(size=(61, 74)).astype(np.float32)
-    background = rng.normal(size=(61 // factor, 74 // factor)).astype(np.float32)
+    binned = rng.normal(size=(30, 37)).astype(np.float32)
     window = rng.random((8, 1)).astype(np.float32), rng.random((1, 12)).astype(np.float32)
     origins = np.array([[0, 0], [5, 9], [12, 12]])
-    got = cut_tiles(xp.asarray(image), xp.asarray(background), factor, origins, (xp.asarray(window[0]), xp.asarray(window[1])))
-    height, width = background.shape
-    binned = image[: height * factor, : width * factor].reshape(height, factor, width, factor).sum(axis=(1, 3)) - background
+    got = cut_tiles(xp.asarray(binned), origins, (xp.asarray(window[0]), xp.asarray(window[1])))
     for tile, (y, x) in zip(np.asarray(to_host(got)), origins, strict=True):
         cut = binned[y : y + 8, x : x + 12]
         np.testing.assert_allclose(tile, (cut - cut.mean()) * window[0] * window[1], atol=1e-4)

@@ -96,13 +96,16 @@ def _correlation(seen: Survey, pixel_size_angstrom: float, max_shift_angstrom: f
     zero = xp.asarray(0.0, dtype=xp.float32)
     usable = usable_blocks(seen.frames.bad, seen.small_factor, xp)
     background = background_of(xp.sum(seen.small, axis=0, dtype=xp.float32), usable, pixel)
-    field = (int(seen.small.shape[1]), int(seen.small.shape[2]))
+    height, width = (friendly_size(int(n), at_most=True) for n in seen.small.shape[1:])
+    field = (height, width)
+    inside = (slice(field[0]), slice(field[1]))
+    usable, background = usable[inside], background[inside]
     taper_y, taper_x = edge_taper(field, min(field) // 40, xp)
     window = xp.where(usable, taper_y * taper_x, zero)
     shape_y, shape_x = (min(n, friendly_size(int(2 * n * pixel / _FINEST_ANGSTROM) + 4)) for n in field)
     low = []
     for g, share in enumerate(seen.shares):
-        image = (seen.small[g, ...] - background * float(share)) * (window if seen.brightness[g] else zero)
+        image = (seen.small[(g, *inside)] - background * float(share)) * (window if seen.brightness[g] else zero)
         low.append(crop_transform(rfft2(image), field[1], (shape_y, shape_x)))
     extent = (field[0] * pixel, field[1] * pixel)
     ky, kx = frequencies((shape_y, shape_x), xp)

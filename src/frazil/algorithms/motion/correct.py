@@ -115,7 +115,7 @@ def correct_movie(
     skipped = first * optics.dose_per_frame_e_per_angstrom2
     optics = replace(optics, pre_exposure_e_per_angstrom2=optics.pre_exposure_e_per_angstrom2 + skipped)
     factor = small_factor(optics.pixel_size_angstrom, movie.shape[1:])
-    used = UsedFrames(movie, first, last)
+    used = movie[first:last] if isinstance(movie, np.ndarray) else UsedFrames(movie, first, last)
     seen = survey(used, _device_gain(movie, gain, bad_mask, xp), parameters.defects, factor, seed)
     left_out = _left_out(seen)
     fit = fit_motion(seen, optics, parameters.fit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 
 from frazil.algorithms.defects import DefectParameters, find_bad_pixels, replace_bad_pixels
 from frazil.algorithms.gain import FrameLevels, frame_levels
-from frazil.array import Array, namespace, to_device, to_host
-from frazil.kernels.gain import add_and_bin_frame, bin_image, correct_frame
+from frazil.array import Array, is_numpy, namespace, to_device, to_host
+from frazil.kernels.gain import COMPILED_DTYPES, RawFrames, add_and_bin_frame, bin_image, correct_frame
+from frazil.kernels.hot_pixels import draw_sources
+from frazil.kernels.tiles import bin_raw
 from frazil.primitives.filters import local_mean
 from frazil.primitives.fourier import frequency_radius, rfft2
 
 GROUPS_MAX = 75
+_CONVERTED_TOGETHER = 8  # frames of other dtypes
 _BACKGROUND_BLOCK_ANGSTROM = 100.0
 _DIMMEST, _NOISIEST, _ABOUT_ZERO = 0.05, 3.0, 0.05
 _PATTERN_BAND = (0.35, 0.5)
@@ -73,8 +77,42 @@ class CorrectedFrames:
         """Return frame t, `(y, x)` float32, a new array on the device."""
         xp = namespace(self.gain)
         corrected = correct_frame(to_device(self.movie[t], xp), self.gain, self.levels[t].limit, self.levels[t].mean)
-        generator = np.random.default_rng((self.seed, t))
-        return replace_bad_pixels(corrected, self.bad_positions, self.bad, generator)
+        return replace_bad_pixels(corrected, self.bad_positions, self.bad, self._generator(t))
+
+    def binned(self, frames: range, factor: int) -> Array:
+        """Return the sums of blocks of `factor` x `factor` px over the frames, `(y // factor, x // factor)` float32."""
+        if not is_numpy(self.gain):
+            image = self.frame(frames[0])
+            for t in frames[1:]:
+                image = image + self.frame(t)
+            return bin_image(image, factor)
+        out = np.zeros((self.shape[0] // factor, self.shape[1] // factor), np.float32)
+        for _, raw in self.raw_blocks(frames):
+            bin_raw(raw, factor, out)
+        return out
+
+    def raw_blocks(self, frames: Sequence[int]) -> Iterator[tuple[list[int], RawFrames]]:
+        """Yield the frames as recorded with all that corrects them, and which they are: all at once where nothing is copied.
+
+        Only for numpy: compiled kernels correct rows as they need them.
+        """
+        native = isinstance(self.movie, np.ndarray) and self.movie.dtype.name in COMPILED_DTYPES and self.movie.dtype.isnative
+        size = len(frames) if native else _CONVERTED_TOGETHER
+        bad_rows = np.searchsorted(self.bad_positions, np.arange(self.shape[0] + 1) * self.shape[1])
+        for start in range(0, len(frames), size):
+            part = [int(t) for t in frames[start : start + size]]
+            if native:
+                first, last = part[0], part[-1] + 1
+                part = list(range(first, last))
+                raw = np.asarray(self.movie[first:last])
+            else:
+                raw = np.stack([np.asarray(self.movie[t], dtype=np.float32) for t in part])
+            levels = np.array([(self.levels[t].limit, self.levels[t].mean) for t in part], np.float32)
+            sources = np.stack([draw_sources(self.bad_positions, self.bad, self._generator(t)) for t in part])
+            yield part, RawFrames(raw, self.gain, levels, self.bad_positions, bad_rows, sources)
+
+    def _generator(self, t: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, t))
 
 
 @dataclass(frozen=True, slots=True)

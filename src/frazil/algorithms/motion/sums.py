@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from frazil.algorithms.dose_weighting import dose_weights, frame_exposures
 from frazil.algorithms.motion.field import DEGREES, Matrix, ShiftField
 from frazil.algorithms.motion.frames import CorrectedFrames
-from frazil.array import Array, namespace
-from frazil.kernels.warp import APRON_PX, add_warped, sharpened
+from frazil.array import Array, is_numpy, namespace
+from frazil.kernels.radial import add_weighted
+from frazil.kernels.warp import APRON_PX, add_warped, add_warped_raw, sharpened
 from frazil.model.optics import Optics
-from frazil.primitives.fourier import crop_transform, frequency_radius, irfft2, rfft2
+from frazil.primitives.fourier import crop_transform, irfft2, rfft2
 
 _BATCH_PX, _BATCH_FRAMES = 24_000_000, (4, 8)  # frames held together: fewer passes over the sums, little memory
 _MARGIN_PX = APRON_PX + 4  # what is read beyond a shift
@@ -87,14 +87,8 @@ def aligned_sums(
     weights = low_rank(rows)
     canvas = (full[0] + 2 * APRON_PX, full[1] + 2 * APRON_PX)
     sums = xp.zeros((len(weights.temporal), *canvas), dtype=xp.float32)
-    batch = min(max(_BATCH_PX // math.prod(full), _BATCH_FRAMES[0]), _BATCH_FRAMES[1])
-    margin = _margin(field.coefficients, full)
-    images = xp.empty((min(batch, len(kept)), full[0] + 2 * margin[0], full[1] + 2 * margin[1]), dtype=xp.float32)
-    for start in range(0, len(kept), batch):
-        part = kept[start : start + batch]
-        _read_padded(frames, part, margin, images)
-        sums = add_warped(sums, images[: len(part), ...], field.coefficients[part], weights.temporal[:, part], margin)
-    del images  # a tenth of the memory of the last pass
+    add = _add_raw if is_numpy(frames.gain) else _add_batches
+    sums = add(sums, frames, kept, field, weights.temporal, _margin(field.coefficients, full))
     return Sums(*_combined(sums, weights, full, shape or full))
 
 
@@ -142,6 +136,31 @@ def _margin(coefficients: Matrix, shape: tuple[int, int]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def _add_raw(
+    sums: Array, frames: CorrectedFrames, kept: Matrix, field: ShiftField, temporal: Matrix, margin: tuple[int, int]
+) -> Array:
+    """Add the frames as recorded: the CPU corrects and warps them row by row."""
+    for part, raw in frames.raw_blocks(kept.tolist()):
+        add_warped_raw(sums, raw, field.coefficients[part], temporal[:, part] * np.isin(part, kept), margin)
+    return sums
+
+
+def _add_batches(
+    sums: Array, frames: CorrectedFrames, kept: Matrix, field: ShiftField, temporal: Matrix, margin: tuple[int, int]
+) -> Array:
+    """Add the frames, some corrected ones at a time."""
+    xp = namespace(frames.gain)
+    height, width = frames.shape
+    batch = min(max(_BATCH_PX // (height * width), _BATCH_FRAMES[0]), _BATCH_FRAMES[1])
+    shape = (min(batch, len(kept)), height + 2 * margin[0], width + 2 * margin[1])
+    images = xp.empty(shape, dtype=xp.float32)
+    for start in range(0, len(kept), batch):
+        part = kept[start : start + batch]
+        _read_padded(frames, part, margin, images)
+        sums = add_warped(sums, images[: len(part), ...], field.coefficients[part], temporal[:, part], margin)
+    return sums
+
+
 def _read_padded(frames: CorrectedFrames, part: Matrix, margin: tuple[int, int], images: Array) -> None:
     """Read frames into `images` (frame, y + 2 margin, x + 2 margin) and continue them beyond their edges by their mirrors."""
     xp = namespace(frames.gain)
@@ -157,17 +176,14 @@ def _read_padded(frames: CorrectedFrames, part: Matrix, margin: tuple[int, int],
 def _combined(sums: Array, weights: LowRankWeights, full: tuple[int, int], shape: tuple[int, int]) -> list[Array]:
     """Give the sums over time, sharpened, each result's weights over frequency, and transform back."""
     xp = namespace(sums)
-    nearest = xp.astype(xp.round(frequency_radius(full, xp) / _table_step()), xp.int32)
-    flat = xp.reshape(nearest, (-1,))
-    totals: list[Any] = [0.0] * len(weights.spectral)
+    totals = [xp.zeros((full[0], full[1] // 2 + 1), dtype=xp.complex64) for _ in weights.spectral]
     for r in range(sums.shape[0]):
         transform = rfft2(sharpened(sums[r, ...]))
         for i, table in enumerate(weights.spectral):
             if len(table) == 1:
-                totals[i] = totals[i] + transform * float(table[0, r])
+                totals[i] += transform * float(table[0, r])
             else:
-                over_frequency = xp.take(xp.asarray(table[:, r], dtype=xp.float32), flat)
-                totals[i] = totals[i] + transform * xp.reshape(over_frequency, nearest.shape)
+                totals[i] = add_weighted(totals[i], transform, full[1], table[:, r], _table_step())
     return [_image(total, full, shape) for total in totals]
 
 

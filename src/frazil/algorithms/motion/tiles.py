@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -163,20 +164,16 @@ def cut_tiles(seen: Survey, shifts: Matrix, layout: TileLayout, background: Arra
     binned_background = bin_image(background, layout.factor)
     window = edge_taper(layout.shape, min(layout.shape) // _TAPER, xp)
     steps = np.round(shifts / layout.factor).astype(np.int64)
-    tile_count = len(layout.origins)
-    shells = tuple(xp.zeros((len(steps), tile_count, int(count)), dtype=xp.complex64) for count in np.diff(layout.bounds))
+    parts = [layout.positions[first:last] for first, last in itertools.pairwise(layout.bounds.tolist())]
+    shells = tuple(xp.zeros((len(steps), len(layout.origins), part.shape[0]), dtype=xp.complex64) for part in parts)
     for g, step in enumerate(steps):
         if seen.brightness[g] == 0:
             continue
-        first, *others = seen.group(g)
-        image = seen.frames.frame(first)
-        for t in others:
-            image += seen.frames.frame(t)
-        share = float(seen.shares[g])
-        cut = kernels.cut_tiles(image, binned_background * share, layout.factor, layout.origins - step, window)
-        kept = xp.take(xp.reshape(rfft2(cut), (tile_count, -1)), layout.positions, axis=1)
-        for shell, start, stop in zip(shells, layout.bounds[:-1], layout.bounds[1:], strict=True):
-            shell[g, ...] = kept[:, int(start) : int(stop)]
+        binned = seen.frames.binned(seen.group(g), layout.factor) - binned_background * float(seen.shares[g])
+        cut = kernels.cut_tiles(binned, layout.origins - step, window)
+        transforms = xp.reshape(rfft2(cut), (len(layout.origins), -1))
+        for shell, part in zip(shells, parts, strict=True):
+            shell[g, ...] = kernels.take_modes(transforms, part)
     return Tiles(layout, shells, steps * float(layout.factor))
 
 

@@ -60,12 +60,13 @@ def _decode_page(descriptor: int, path: Path, page: Page, index: int, frame: npt
 
 def _decode_segments(descriptor: int, page: Page, frame: npt.NDArray[Any]) -> None:
     """Decode the strips or tiles of a frame into place. Raises ValueError when one is short."""
+    buffer = np.empty((page.segment_rows, page.segment_row_bytes), np.uint8)  # one for all: fresh memory is slow
     for number, (offset, count) in enumerate(zip(page.offsets, page.byte_counts, strict=True)):
         top = number // page.segments_across * page.segment_rows
         left = number % page.segments_across * page.segment_columns
         place = frame[top : top + page.segment_rows, left : left + page.segment_columns]
         rows = page.segment_rows if page.tiled else len(place)
-        stored = np.empty((rows, page.segment_row_bytes), np.uint8)
+        stored = buffer[:rows]
         _decompress(os.pread(descriptor, count, offset), page.compression, stored.reshape(-1), number)
         place[...] = _pixels(stored, page)[: place.shape[0], : place.shape[1]]
 
