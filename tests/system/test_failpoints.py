@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from frazil.api.agent.v1 import agent_pb2, agent_pb2_grpc
+from frazil.api.exposure.v1.exposure_pb2 import OVERRIDE_ACCEPT, Exposure
 from frazil.api.scheduler.v1 import scheduler_pb2
 from frazil.api.scheduler.v1.scheduler_pb2 import Job, Node
 from frazil.api.session.v1.session_pb2 import ComputeResources, Profile, Session, SessionParameters
@@ -113,6 +114,7 @@ def administer(house: CrashHouse, client: Client) -> None:
 def run_jobs(house: CrashHouse, client: Client) -> None:
     """Use every lever on jobs, with an auxiliary one."""
     slot = "GPU-d#0"
+    house.until(lambda: any(slot in (one.slot_key for one in node.slots) for node in client.nodes()), "the agent")
     client.drain_gpu(slot, "maintenance")
     job = client.submit_job("grid", "count", gpus=["GPU-d"], priority=1)
     client.set_job_priority(job.job_id, 7)
@@ -139,6 +141,14 @@ def steer(house: CrashHouse, client: Client) -> None:
     patiently(house, "pause", lambda: client.pause("grid"))
     house.until(lambda: state_of(client, "grid") == Session.STATE_PAUSED, "the pause")
     patiently(house, "resume", lambda: client.start("grid"))
+
+
+def curate(house: CrashHouse, client: Client) -> None:
+    """Use every lever on parameters and exposures, in ways that redo nothing."""
+    client.set_thresholds("grid", [])
+    client.update_parameters("grid", parameters(house), new_exposures_only=True)
+    done = next(iter(client.exposures("grid", states=[Exposure.STATE_DONE])))
+    client.curate("grid", [done.exposure_id], OVERRIDE_ACCEPT)
 
 
 def heal(client: Client) -> None:
@@ -197,6 +207,7 @@ def test_nothing_is_lost_or_doubled_whatever_dies_wherever(house: CrashHouse, cl
         return (counts.done, counts.quarantined, counts.ready, counts.running) == (MOVIES, 1, 0, 0)
 
     house.until(settled, "every movie")
+    curate(house, client)
     finishing = {point for point in expected if "FinishJob" in point or "CompleteSession" in point}
 
     def all_but_finishing() -> bool:
