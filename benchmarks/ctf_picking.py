@@ -140,7 +140,7 @@ def measure(condition: Condition, index: int, seed: int) -> dict[str, float]:
     plain, weighted, movie, optics = micrographs(condition, index, seed)
     diameter = load_atoms(condition.particle).diameter_angstrom
     clock = [time.process_time()]
-    ctf, _ = estimate_ctf(plain, optics=optics)
+    ctf = estimate_ctf(plain, optics=optics, dose_weighted=weighted).ctf
     clock.append(time.process_time())
     size = {"diameter_min_angstrom": diameter, "diameter_max_angstrom": diameter}
     picks = picked(blob.search(weighted, blob.BlobParameters(**size), optics=optics, seed=1), Limits())

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from frazil.algorithms.ctf.estimate import estimate_ctf
-from frazil.algorithms.ctf.fit import CtfDiagnostics
+from frazil.algorithms.ctf.estimate import CtfEstimate, estimate_ctf
 from frazil.algorithms.extraction import Extraction, extract
 from frazil.algorithms.motion.correct import CorrectedMovie, correct_movie
 from frazil.algorithms.pick_thresholds import kept
@@ -45,7 +44,7 @@ class Preprocessed:
 
     moved: Moved | None
     ctf: Ctf
-    diagnostics: CtfDiagnostics | None
+    estimate: CtfEstimate | None  # that gave this CTF
     candidates: Candidates
     picked: npt.NDArray[np.int64]  # indices of the candidates that the thresholds leave
     particles: Extraction  # its `kept` are indices of `picked`
@@ -67,8 +66,8 @@ def preprocess(movie: npt.NDArray[Any], settings: MovieSettings, stages: Stages,
     with stages.stage("thumbnail"):
         picture = thumbnail(corrected.dose_weighted, pixel_size_angstrom=optics.pixel_size_angstrom)
     with stages.stage("ctf"):
-        ctf, diagnostics = estimate_ctf(corrected.plain, optics=optics)
-    candidates = _search(corrected.dose_weighted, settings, ctf, stages)
+        estimate = _estimate(corrected.plain, corrected.dose_weighted, settings)
+    candidates = _search(corrected.dose_weighted, settings, estimate.ctf, stages)
     picked, particles = _extract(corrected.dose_weighted, candidates, settings, stages)
     moved = Moved(
         settings=settings,
@@ -78,7 +77,7 @@ def preprocess(movie: npt.NDArray[Any], settings: MovieSettings, stages: Stages,
         thumbnail=to_host(picture),
     )
     return Preprocessed(
-        moved=moved, ctf=ctf, diagnostics=diagnostics, candidates=candidates, picked=picked, particles=particles
+        moved=moved, ctf=estimate.ctf, estimate=estimate, candidates=candidates, picked=picked, particles=particles
     )
 
 
@@ -89,16 +88,21 @@ def reprocess(before: Intermediates, settings: Settings, first_stage: str, stage
     """
     with stages.stage("read"):
         micrograph = to_device(before.micrograph(), xp)
-    ctf, diagnostics, candidates = before.ctf, None, None
+    ctf, estimate, candidates = before.ctf, None, None
     if redone("ctf", first_stage):
         with stages.stage("ctf"):
-            ctf, diagnostics = estimate_ctf(to_device(before.unweighted(), xp), optics=settings.optics)
+            estimate = _estimate(to_device(before.unweighted(), xp), micrograph, settings)
+            ctf = estimate.ctf
     if redone("pick", first_stage):
         candidates = _search(micrograph, settings, ctf, stages)
     if candidates is None:
         candidates = before.candidates()
     picked, particles = _extract(micrograph, candidates, settings, stages)
-    return Preprocessed(moved=None, ctf=ctf, diagnostics=diagnostics, candidates=candidates, picked=picked, particles=particles)
+    return Preprocessed(moved=None, ctf=ctf, estimate=estimate, candidates=candidates, picked=picked, particles=particles)
+
+
+def _estimate(plain: Any, dose_weighted: Any, settings: Settings) -> CtfEstimate:
+    return estimate_ctf(plain, optics=settings.optics, search=settings.ctf_search, dose_weighted=dose_weighted)
 
 
 def _search(micrograph: Any, settings: Settings, ctf: Ctf, stages: Stages) -> Candidates:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from frazil.algorithms.ctf.estimate import CtfEstimate
 from frazil.algorithms.ctf.picture import spectrum_picture
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult
 from frazil.array import to_host
@@ -19,10 +20,9 @@ from frazil.io.particles import CANDIDATE_DTYPE, PARTICLE_DTYPE, STACK_NAME, TAB
 from frazil.io.png import write_png
 from frazil.io.relion import MotionSource, motion_star, picks_star
 from frazil.io.star import write_star
-from frazil.model.ctf import Ctf
 from frazil.model.motion import Motion
 from frazil.model.particles import half_set
-from frazil.rpc.convert import set_ctf, set_motion, set_optics
+from frazil.rpc.convert import set_ctf, set_ice, set_motion, set_optics
 from frazil_preprocess.identity import candidate_uids
 from frazil_preprocess.intermediates import Intermediates
 from frazil_preprocess.pipeline import Moved, Preprocessed
@@ -31,9 +31,10 @@ from frazil_preprocess.settings import MovieSettings, Settings
 MICROGRAPH, UNWEIGHTED, THUMBNAIL, SPECTRUM = "micrograph.mrc", "micrograph_unweighted.mrc", "thumbnail.png", "spectrum.png"
 MOTION_STAR, PICKS_STAR, CANDIDATES = "motion.star", "picks.star", "candidates.npy"
 FIXED_PATTERN_SUSPICIOUS = 0.02
-NO_CTF, CTF_ON_BOUND = (
+NO_CTF, CTF_ON_BOUND, CRYSTALLINE_ICE = (
     "No CTF could be fitted: the defocus is a guess.",
     "The defocus lies at the edge of the search range.",
+    "Crystalline ice is strong in this micrograph: its ring stands out of the spectrum.",
 )
 
 
@@ -56,7 +57,7 @@ def write_products(
     _write_ctf(found, settings, folder, result, before)
     uids = candidate_uids(found.candidates, exposure, folder.name, before)
     _write_picks(found, settings, uids, folder, result)
-    table = particle_table(found, settings, uids)
+    table = particle_table(found, settings, uids, (result.height_px, result.width_px))
     write_particles(folder, to_host(found.particles.images), table)
     result.particles, result.particle_table = (STACK_NAME, TABLE_NAME) if len(table) else ("", "")
     result.particle_count = len(table)
@@ -87,15 +88,15 @@ def _write_ctf(
     found: Preprocessed, settings: Settings, folder: Path, result: ExposureResult, before: Intermediates | None
 ) -> None:
     set_optics(result, settings.optics)
-    if found.diagnostics is None:
+    if found.estimate is None:
         if before is not None:
             before.take_over(result.spectrum, folder)
         return
-    write_png(folder / SPECTRUM, to_host(spectrum_picture(found.ctf, found.diagnostics, settings.optics)))
+    write_png(folder / SPECTRUM, to_host(spectrum_picture(found.ctf, found.estimate.diagnostics, settings.optics)))
     result.spectrum = SPECTRUM
-    result.ClearField("ctf_fit_resolution_angstrom")
     set_ctf(result, found.ctf)
-    _warn(result, _ctf_warnings(found.ctf))
+    set_ice(result, found.estimate.ice.ring, found.estimate.ice.thickness)
+    _warn(result, _ctf_warnings(found.estimate))
 
 
 def _write_picks(
@@ -120,11 +121,14 @@ def _write_picks(
             setattr(result, f"pick_{name}_median", float(np.median(table[name][found.picked])))
 
 
-def particle_table(found: Preprocessed, settings: Settings, uids: npt.NDArray[np.uint64]) -> npt.NDArray[Any]:
+def particle_table(
+    found: Preprocessed, settings: Settings, uids: npt.NDArray[np.uint64], shape: tuple[int, int]
+) -> npt.NDArray[Any]:
     """Return the table of the extracted particles: who they are, where they were, and the CTF they were seen through.
 
-    `uids` are those of the candidates.
+    `uids` are those of the candidates, `shape` `(y, x)` that of the micrograph.
     """
+    height, width = shape
     kept = found.picked[found.particles.kept]
     table = np.zeros(len(kept), dtype=PARTICLE_DTYPE)
     picks = [found.candidates.picks[index] for index in kept]
@@ -136,6 +140,9 @@ def particle_table(found: Preprocessed, settings: Settings, uids: npt.NDArray[np
     table["power"] = [pick.power for pick in picks]
     for name in ("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_degrees", "phase_shift_degrees"):
         table[name] = getattr(found.ctf, name)
+    local = found.ctf.field.at(table["coordinate_x_px"] / width - 0.5, table["coordinate_y_px"] / height - 0.5)
+    table["defocus_u_angstrom"] += local
+    table["defocus_v_angstrom"] += local
     for name in ("voltage_kv", "spherical_aberration_mm", "amplitude_contrast"):
         table[name] = getattr(settings.optics, name)
     table["pixel_size_angstrom"] = found.particles.pixel_size_angstrom
@@ -182,6 +189,10 @@ def _movie_warnings(moved: Moved) -> dict[str, bool]:
     }
 
 
-def _ctf_warnings(ctf: Ctf) -> dict[str, bool]:
-    fitted = ctf.fit_resolution_angstrom is not None
-    return {NO_CTF: not fitted, CTF_ON_BOUND: fitted and ctf.on_bound}
+def _ctf_warnings(estimate: CtfEstimate) -> dict[str, bool]:
+    fitted = estimate.ctf.fit_resolution_angstrom is not None
+    return {
+        NO_CTF: not fitted,
+        CTF_ON_BOUND: fitted and estimate.ctf.on_bound,
+        CRYSTALLINE_ICE: estimate.ice.crystalline,
+    }

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frazil.algorithms import picking
+from frazil.algorithms.ctf.fit import CtfSearch
 from frazil.algorithms.detection.peaks import Limits
 from frazil.algorithms.extraction import BoxAdvice, advise_box, check_box
 from frazil.algorithms.picking import Picker
@@ -37,6 +38,7 @@ class Settings:
     """What the stages that start from a micrograph need to know; `optics` are the micrograph's."""
 
     optics: Optics
+    ctf_search: CtfSearch
     picker_name: str
     picker: Picker
     picking: Any  # the parameters of this picker; None where nothing is picked anew
@@ -99,6 +101,7 @@ def _later(
     picker = picking.load(name)
     return {
         "optics": optics,
+        "ctf_search": ctf_search_of(parameters),
         "picker_name": name,
         "picker": picker,
         "picking": picker.Parameters(**picker_options(parameters, picker)) if picks else None,
@@ -113,6 +116,13 @@ def limits_of(parameters: SessionParameters) -> Limits:
     """Return a session's thresholds on picks."""
     said = {field.name: value for field, value in parameters.ListFields()}
     return Limits(**{name: said[_PICKER_PREFIX + name] for name in _THRESHOLDS if _PICKER_PREFIX + name in said})
+
+
+def ctf_search_of(parameters: SessionParameters) -> CtfSearch:
+    """Return what the CTF fit searches for; raises InputError for a range of phase shifts that cannot be."""
+    low = parameters.phase_shift_min_degrees
+    high = parameters.phase_shift_max_degrees if parameters.HasField("phase_shift_max_degrees") else low
+    return CtfSearch(phase_shift_min_degrees=low, phase_shift_max_degrees=high)
 
 
 def picker_options(parameters: SessionParameters, picker: Picker) -> dict[str, Any]:

@@ -96,6 +96,17 @@ _FLAGS: dict[str, tuple[Any, Any]] = {
     "voltage": (Annotated[float | None, _flag("--voltage", "kV.", _OPTICS)], None),
     "cs": (Annotated[float | None, _flag("--cs", "Spherical aberration, mm.", _OPTICS)], None),
     "amplitude_contrast": (Annotated[float | None, _flag("--amplitude-contrast", "0 to 1.", _OPTICS)], None),
+    "phase_shift_min": (
+        Annotated[
+            float | None,
+            _flag("--phase-shift-min", "Phase plate: degrees; searched for from here on (alone: it is known).", _OPTICS),
+        ],
+        None,
+    ),
+    "phase_shift_max": (
+        Annotated[float | None, _flag("--phase-shift-max", "Phase plate: degrees; searched for up to here.", _OPTICS)],
+        None,
+    ),
     "dose_per_frame": (Annotated[float | None, _flag("--dose-per-frame", "e/Å².", _OPTICS)], None),
     "total_dose": (Annotated[float | None, _flag("--total-dose", "e/Å² of the whole movie.", _OPTICS)], None),
     "gain": (Annotated[Path | None, _flag("--gain", "Gain reference: MRC, TIFF, .gain or DM4.", _CAMERA)], None),
@@ -160,6 +171,8 @@ def session_parameters(folder: Path, given: Given) -> SessionParameters:
         voltage_kv=given["voltage"],
         spherical_aberration_mm=given["cs"],
         amplitude_contrast=given["amplitude_contrast"],
+        phase_shift_min_degrees=given["phase_shift_min"],
+        phase_shift_max_degrees=given["phase_shift_max"],
         dose_per_frame_e_per_angstrom2=given["dose_per_frame"],
         total_dose_e_per_angstrom2=given["total_dose"],
         gain_path=_absolute(given["gain"]),
@@ -228,6 +241,9 @@ def _check_numbers(given: Given) -> None:
     _check("--voltage", given["voltage"], 20.0, 3000.0, "kV (300, not 300000)")
     _check("--cs", given["cs"], 0.0, 20.0, "mm")
     _check("--amplitude-contrast", given["amplitude_contrast"], 0.0, 1.0, "(a fraction: 0.1, not 10)")
+    least = given["phase_shift_min"]
+    _check("--phase-shift-min", least, 0.0, 180.0, "degrees")
+    _check("--phase-shift-max", given["phase_shift_max"], least or 0.0, 180.0, "degrees")
     _check("--dose-per-frame", given["dose_per_frame"], 1e-4, 200.0, "e/Å²")
     _check("--total-dose", given["total_dose"], 1e-3, 10_000.0, "e/Å²")
     _check("--eer-dose-per-fraction", given["eer_dose_per_fraction"], 1e-3, 200.0, "e/Å²")

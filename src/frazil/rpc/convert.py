@@ -13,7 +13,7 @@ from frazil.api.exposure.v1.exposure_pb2 import ExposureResult
 from frazil.api.exposure.v1.exposure_pb2 import MovieMetadata as MovieMetadataMessage
 from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.api.worker.v1.worker_pb2 import FailExposureRequest
-from frazil.model.ctf import Ctf
+from frazil.model.ctf import Ctf, DefocusField
 from frazil.model.errors import FailureClass, InputError
 from frazil.model.motion import Motion
 from frazil.model.optics import MovieMetadata, Optics
@@ -97,14 +97,30 @@ def set_motion(result: ExposureResult, motion: Motion) -> None:
 
 
 def set_ctf(result: ExposureResult, ctf: Ctf) -> None:
-    """Write a CTF fit into a result."""
+    """Write a CTF fit into a result that says the size of its micrograph, in place of an older fit."""
     result.defocus_u_angstrom = ctf.defocus_u_angstrom
     result.defocus_v_angstrom = ctf.defocus_v_angstrom
     result.defocus_angle_degrees = ctf.defocus_angle_degrees
     result.phase_shift_degrees = ctf.phase_shift_degrees
     result.ctf_score = ctf.score
+    for name in ("ctf_fit_resolution_angstrom", "defocus_field_angstrom", "tilt_axis_degrees"):
+        result.ClearField(name)
     if ctf.fit_resolution_angstrom is not None:
         result.ctf_fit_resolution_angstrom = ctf.fit_resolution_angstrom
+    result.defocus_range_angstrom = ctf.field.range_angstrom
+    sides = (result.width_px * result.pixel_size_angstrom, result.height_px * result.pixel_size_angstrom)
+    result.tilt_angle_degrees, axis = (0.0, 0.0) if ctf.field.flat else ctf.field.tilt(*sides)
+    if not ctf.field.flat:
+        result.defocus_field_angstrom.extend(ctf.field.coefficients_angstrom)
+        result.tilt_axis_degrees = axis
+
+
+def set_ice(result: ExposureResult, ring: float | None, thickness: float | None) -> None:
+    """Write measures of ice into a result, in place of older ones."""
+    for name, value in (("ice_ring", ring), ("ice_thickness_relative", thickness)):
+        result.ClearField(name)  # type: ignore[arg-type]
+        if value is not None:
+            setattr(result, name, value)
 
 
 def ctf_of(result: ExposureResult) -> Ctf:
@@ -117,6 +133,7 @@ def ctf_of(result: ExposureResult) -> Ctf:
         phase_shift_degrees=result.phase_shift_degrees,
         score=result.ctf_score,
         fit_resolution_angstrom=result.ctf_fit_resolution_angstrom if fitted else None,
+        field=DefocusField(tuple(result.defocus_field_angstrom)) if result.defocus_field_angstrom else DefocusField(),
     )
 
 

@@ -180,6 +180,8 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("dose_per_frame_e_per_angstrom2", 0.0, 1000.0, "e/Å²"),
     ("total_dose_e_per_angstrom2", 0.0, 10_000.0, "e/Å²"),
     ("eer_dose_per_fraction_e_per_angstrom2", 0.001, 1000.0, "e/Å²"),
+    ("phase_shift_min_degrees", 0.0, 180.0, "degrees"),
+    ("phase_shift_max_degrees", 0.0, 180.0, "degrees"),
 )
 
 
@@ -187,6 +189,9 @@ def _check_ranges(parameters: session_pb2.SessionParameters) -> None:
     for name, low, high, unit in _RANGES:
         if parameters.HasField(name):  # type: ignore[arg-type]
             _require_range(name, getattr(parameters, name), low, high, unit)
+    least, greatest = parameters.phase_shift_min_degrees, parameters.phase_shift_max_degrees
+    if parameters.HasField("phase_shift_max_degrees") and greatest < least:
+        _fail("PHASE_SHIFT_RANGE", f"The greatest phase shift, {greatest:g}, is below the least, {least:g} degrees.")
 
 
 def _check_diameter(parameters: session_pb2.SessionParameters) -> None:

@@ -1,4 +1,4 @@
-"""How far a CTF fit can be trusted: the equi-phase average, its running correlation with the model, resolution, ice."""
+"""How far a CTF fit can be trusted: the equi-phase average, its running correlation with the model, resolution."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from frazil.algorithms.ctf.model import aberration_at, thon_lag_angstrom, wavelength_angstrom
-from frazil.algorithms.ctf.rings import Floats, Samples, hann_visibility
+from frazil.algorithms.ctf.rings import Samples, ring_visibility
+from frazil.algorithms.ctf.spectrum import Spectrum
+from frazil.algorithms.ctf.window import Floats
 from frazil.model.ctf import Ctf
 from frazil.model.optics import Optics
 
@@ -15,8 +17,6 @@ _WINDOW_RINGS = 1.5  # a window of the running correlation holds at least this m
 _WINDOW_BINS = 17  # ... and this many points
 _THRESHOLD = 0.5
 _FAILURES = 2
-_ICE_BAND = (1.0 / 3.74, 1.0 / 3.60)
-_BESIDE_ICE = ((1.0 / 4.30, 1.0 / 3.95), (1.0 / 3.45, 1.0 / 3.30))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +33,23 @@ class Curves:
     correlation: Floats
 
 
-def equi_phase_average(samples: Samples, ctf: Ctf, optics: Optics, step_per_angstrom: float) -> tuple[Floats, Floats]:
-    """Average samples of equal phase, so that astigmatism does not blur the rings (Rohou & Grigorieff 2015, section 2.6).
+def equi_phase_frequency(sx: Floats, sy: Floats, ctf: Ctf, optics: Optics) -> Floats:
+    """Return the frequency q at which a CTF without astigmatism has the phase of this one (Rohou & Grigorieff 2015, 2.6).
 
-    Each sample goes to the frequency q at which a CTF without astigmatism has its phase: with g the path in units of
-    pi x wavelength, `mean q² - c q⁴ = g`, on the side of the maximum of the path where the sample is.
+    With g the path in units of pi x wavelength, `mean q² - c q⁴ = g`, on the side of the maximum of the path where the
+    sample is.
 
-    Returns
-    -------
-    q (n,) in 1/Å, bins one Fourier pixel wide that hold something, and the averages (n,).
+    Parameters
+    ----------
+    sx, sy: frequencies (n,), 1/Å.
+    ctf: the fit; its phase shift does not matter.
+    optics: of the micrograph.
     """
     wavelength = wavelength_angstrom(optics.voltage_kv)
     c = 0.5 * wavelength**2 * optics.spherical_aberration_mm * 1e7
     chi = aberration_at(
-        samples.sx,
-        samples.sy,
+        sx,
+        sy,
         defocus_u_angstrom=ctf.defocus_u_angstrom,
         defocus_v_angstrom=ctf.defocus_v_angstrom,
         defocus_angle_degrees=ctf.defocus_angle_degrees,
@@ -55,28 +57,39 @@ def equi_phase_average(samples: Samples, ctf: Ctf, optics: Optics, step_per_angs
         optics=optics,
     )
     g = (chi - np.arcsin(optics.amplitude_contrast)) / (np.pi * wavelength)
-    s2, mean = samples.s**2, ctf.mean_defocus_angstrom
+    s2, mean = sx**2 + sy**2, ctf.mean_defocus_angstrom
     root = np.sqrt(np.maximum(mean**2 - 4.0 * c * g, 0.0))
     beyond = (g + c * s2**2) < 2.0 * c * s2**2  # past the maximum: defocus(azimuth) < 2 c s²
     q2 = np.where(beyond, (mean + root) / max(2.0 * c, 1e-30), 2.0 * g / np.maximum(mean + root, 1e-30))
-    bins = np.round(np.sqrt(np.maximum(q2, 0.0)) / step_per_angstrom).astype(np.int64)
-    last = int(np.sqrt(s2.max()) / step_per_angstrom + 1e-6)
+    return np.asarray(np.sqrt(np.maximum(q2, 0.0)))
+
+
+def equi_phase_average(samples: Samples, ctf: Ctf, optics: Optics, step_per_angstrom: float) -> tuple[Floats, Floats]:
+    """Average samples of equal phase, so that astigmatism does not blur the rings.
+
+    Returns
+    -------
+    q (n,) in 1/Å, bins one Fourier pixel wide that hold something, and the averages (n,).
+    """
+    bins = np.rint(equi_phase_frequency(samples.sx, samples.sy, ctf, optics) / step_per_angstrom).astype(np.int64)
+    last = int(samples.s.max() / step_per_angstrom + 1e-6)
     count = np.bincount(np.minimum(bins, last + 1))[: last + 1]
     full = np.flatnonzero(count)
     average: Floats = np.bincount(np.minimum(bins, last + 1), samples.value)[full] / count[full]
     return np.asarray(full * step_per_angstrom, dtype=np.float64), average
 
 
-def curves(samples: Samples, ctf: Ctf, optics: Optics, step_per_angstrom: float) -> Curves:
+def curves(samples: Samples, ctf: Ctf, optics: Optics, spectrum: Spectrum) -> Curves:
     """Return the curves of a fit.
 
     Parameters
     ----------
     samples: pixels, also beyond the range of the fit.
     ctf: the fit.
-    optics, step_per_angstrom: of the spectrum.
+    optics, spectrum: that it was fitted to.
     """
-    s, average = equi_phase_average(samples, ctf, optics, step_per_angstrom)
+    step = spectrum.step_per_angstrom
+    s, average = equi_phase_average(samples, ctf, optics, step)
     mean = ctf.mean_defocus_angstrom
     chi = aberration_at(
         s,
@@ -87,10 +100,10 @@ def curves(samples: Samples, ctf: Ctf, optics: Optics, step_per_angstrom: float)
         phase_shift_degrees=ctf.phase_shift_degrees,
         optics=optics,
     )
-    visible = hann_visibility(s, mean, optics, 1.0 / step_per_angstrom)
+    visible = ring_visibility(s, mean, optics, spectrum.window)
     rings = -np.cos(2.0 * chi) * np.maximum(visible, 1e-3)
     lag = np.maximum(thon_lag_angstrom(s, mean, optics), 1e-6)
-    half_widths = np.maximum(_WINDOW_RINGS / lag / 2.0, 0.5 * _WINDOW_BINS * step_per_angstrom)
+    half_widths = np.maximum(_WINDOW_RINGS / lag / 2.0, 0.5 * _WINDOW_BINS * step)
     rows = [_window(s, average, rings, float(at), float(half)) for at, half in zip(s, half_widths, strict=True)]
     correlation, trend, amplitude = (np.array(column) for column in zip(*rows, strict=True))
     floor = 0.05 * float(np.max(np.abs(amplitude), initial=0.0))
@@ -120,18 +133,6 @@ def fit_resolution(found: Curves) -> float | None:
             if failures >= _FAILURES:
                 break
     return float(1.0 / found.s[last]) if found.s[last] > 0 else None
-
-
-def ice_ring(samples: Samples) -> float | None:
-    """Return the power at 3.60 to 3.74 Å over that beside it: 1 without crystalline ice; None where Nyquist hides it."""
-    s = samples.s
-    inside = (s >= _ICE_BAND[0]) & (s <= _ICE_BAND[1])
-    beside = np.zeros_like(inside)
-    for low, high in _BESIDE_ICE:
-        beside |= (s >= low) & (s <= high)
-    if s.max(initial=0.0) < _BESIDE_ICE[1][0] or not inside.any() or not beside.any():
-        return None
-    return float(np.exp(samples.value[inside]).mean() / np.exp(samples.value[beside]).mean())
 
 
 def _window(s: Floats, average: Floats, rings: Floats, at: float, half_width: float) -> tuple[float, float, float]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from frazil.algorithms.ctf.model import wavelength_angstrom
-from frazil.algorithms.ctf.rings import Background, Floats, Samples, hann_visibility, inner
+from frazil.algorithms.ctf.rings import Background, Samples, inner, ring_visibility
 from frazil.algorithms.ctf.search import Start, thon_rings
+from frazil.algorithms.ctf.window import Floats, Window
 from frazil.model.optics import Optics
 
-PIXEL_CORRELATION = 3.78  # pixels of a Hann-windowed spectrum per independent one: (1 + 2 x 4/9 + 2 x 1/36)²
 _ASTIGMATISM_SCALE = 170.0  # of the prior of half of U - V, Å; its median is 1.7 times that
 _PHASE_SIGMA_DEGREES = 90.0
 _SHAPE_SIGMA = 3.0  # prior of c1, c2
@@ -33,11 +33,17 @@ class Refined:
     at: Start
     significance: float
     mean_sigma: float
+    log_amplitude: tuple[float, float, float]  # of the rings, c0 + c1 x + c2 x², x = s / s_max
+    s_max: float
+
+    def amplitude(self, s: Floats) -> Floats:
+        """Return the amplitude of the rings in the logarithm of the power, before the windows weaken them."""
+        return _amplitude(self.log_amplitude, s / self.s_max)
 
 
 class _Problem:
-    def __init__(self, samples: Samples, optics: Optics, tile_angstrom: float, with_phase: bool) -> None:
-        self.samples, self.optics, self.tile, self.with_phase = samples, optics, tile_angstrom, with_phase
+    def __init__(self, samples: Samples, optics: Optics, window: Window, with_phase: bool) -> None:
+        self.samples, self.optics, self.window, self.with_phase = samples, optics, window, with_phase
         self.background = Background(samples)
         s = samples.s
         self.x = s / float(s.max())
@@ -53,7 +59,7 @@ class _Problem:
 
     def begin(self, start: Start) -> Floats:
         """Return the parameters to start from; sets the visibility of rings and the centre of the phase shift's prior."""
-        self.visibility = hann_visibility(self.samples.s, start.mean, self.optics, self.tile)
+        self.visibility = ring_visibility(self.samples.s, start.mean, self.optics, self.window)
         self.centre[3] = start.phase_shift
         rings, _ = thon_rings(self.samples, start, self.optics)
         rings = self.background.removed(rings * self.visibility * np.exp(-(self.x**2)))
@@ -72,7 +78,7 @@ class _Problem:
     def evaluate(self, p: Floats) -> tuple[Floats, Floats]:
         """Return the residual (n,) and the Jacobian of the model (n, 7)."""
         rings, chi = thon_rings(self.samples, Start(p[0], p[1], p[2], p[3]), self.optics)
-        amplitude = np.exp(np.clip(p[4] + p[5] * self.x + p[6] * self.x**2, -12.0, 4.0)) * self.visibility
+        amplitude = _amplitude((p[4], p[5], p[6]), self.x) * self.visibility
         value = amplitude * rings
         slope = amplitude * np.sin(2.0 * chi)
         columns = [slope * t for t in self._towards]
@@ -80,20 +86,20 @@ class _Problem:
         return self.data - self.background.removed(value), self.background.removed(np.stack(columns))
 
 
-def refine(samples: Samples, start: Start, optics: Optics, tile_angstrom: float, *, with_phase: bool = False) -> Refined:
+def refine(samples: Samples, start: Start, optics: Optics, window: Window, *, with_phase: bool = False) -> Refined:
     """Refine a CTF from a start that is right to half a ring within the samples' range.
 
     Parameters
     ----------
     samples: pixels or sectors.
     start: where to start.
-    optics, tile_angstrom: of the spectrum.
+    optics, window: of the spectrum.
     with_phase: refine the phase shift too.
     """
-    problem = _Problem(samples, optics, tile_angstrom, with_phase)
+    problem = _Problem(samples, optics, window, with_phase)
     p = problem.begin(start)
     residual, jacobian = problem.evaluate(p)
-    unit = PIXEL_CORRELATION * float(residual @ residual) / max(1, residual.size - _FREEDOM)  # variance of independent noise
+    unit = window.correlation * float(residual @ residual) / max(1, residual.size - _FREEDOM)  # variance of independent noise
     prior_cost, precision = problem.prior(p)
     cost = float(residual @ residual) + unit * prior_cost
     damping = 1e-3
@@ -129,10 +135,16 @@ def _step(jacobian: Floats, residual: Floats, prior: Floats, away: Floats, free:
 
 
 def _result(problem: _Problem, p: Floats, residual: Floats, jacobian: Floats, precision: Floats) -> Refined:
-    unit = PIXEL_CORRELATION * float(residual @ residual) / max(1, residual.size - _FREEDOM)
+    unit = problem.window.correlation * float(residual @ residual) / max(1, residual.size - _FREEDOM)
     explained = float(problem.data @ problem.data - residual @ residual)
     j = jacobian[problem.free]
     covariance = np.linalg.pinv(inner(j, j) + unit * np.diag(precision[problem.free])) * unit
     significance = explained / max(unit, 1e-30) - problem.prior(p)[0]
     at = Start(float(p[0]), float(p[1]), float(p[2]), float(p[3]), significance)
-    return Refined(at, significance, float(np.sqrt(max(covariance[0, 0], 0.0))))
+    sigma = float(np.sqrt(max(covariance[0, 0], 0.0)))
+    return Refined(at, significance, sigma, (float(p[4]), float(p[5]), float(p[6])), float(problem.samples.s.max()))
+
+
+def _amplitude(coefficients: tuple[float, float, float], x: Floats) -> Floats:
+    c0, c1, c2 = coefficients
+    return np.asarray(np.exp(np.clip(c0 + c1 * x + c2 * x**2, -12.0, 4.0)))

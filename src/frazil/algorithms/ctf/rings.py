@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from frazil.algorithms.ctf.model import thon_lag_angstrom
 from frazil.algorithms.ctf.spectrum import Spectrum
+from frazil.algorithms.ctf.window import Floats, Window
 from frazil.model.optics import Optics
 
-Floats = npt.NDArray[np.float64]
-
-_CROSS_PX = 1.5  # the lines through the origin carry what is wrong with the camera's rows and columns
+CROSS_PX = 1.5  # the lines through the origin carry what is wrong with the camera's rows and columns
 _CLIP_DEVIATIONS = 4.0  # Bragg spots and other sharp features are cut here
 _BACKGROUND_DEGREE = 6
 _SECTORS = 18
@@ -45,7 +44,7 @@ def pixels(spectrum: Spectrum, s_min: float, s_max: float) -> Samples:
     """Return the pixels of a ring but those of the central cross, sharp features cut to 4 deviations of their ring."""
     sx, sy = np.broadcast_arrays(*spectrum.frequencies())
     s = np.hypot(sx, sy)
-    limit = _CROSS_PX * spectrum.step_per_angstrom
+    limit = CROSS_PX * spectrum.step_per_angstrom
     keep = (s >= s_min) & (s <= s_max) & (sx > limit) & (np.abs(sy) > limit)
     power = spectrum.power[keep].astype(np.float64)
     value = np.log(np.maximum(power, 1e-12 * max(float(power.max(initial=0.0)), 1e-30)))
@@ -105,11 +104,9 @@ def inner(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.einsum("...n,mn->...m", a, b))
 
 
-def hann_visibility(s: Floats, mean_defocus_angstrom: Floats | float, optics: Optics, tile_angstrom: float) -> Floats:
-    """Return what is left of the Thon rings' contrast in a spectrum of Hann-windowed tiles: the window's autocorrelation."""
-    u = np.minimum(thon_lag_angstrom(s, mean_defocus_angstrom, optics) / tile_angstrom, 1.0)
-    visibility = (1.0 - u) * (2.0 + np.cos(2.0 * np.pi * u)) / 3.0 + np.sin(2.0 * np.pi * u) / (2.0 * np.pi)
-    return np.asarray(np.maximum(visibility, 0.0))
+def ring_visibility(s: Floats, mean_defocus_angstrom: Floats | float, optics: Optics, window: Window) -> Floats:
+    """Return what is left of the Thon rings' contrast in a spectrum of windowed tiles: rings that are too fine are lost."""
+    return window.visibility(thon_lag_angstrom(s, mean_defocus_angstrom, optics))
 
 
 def _clipped(value: Floats, ring: npt.NDArray[Any]) -> Floats:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from frazil.algorithms.ctf.model import aberration_at
-from frazil.algorithms.ctf.rings import Background, Floats, Samples, hann_visibility, inner
+from frazil.algorithms.ctf.rings import Background, Samples, inner, ring_visibility
+from frazil.algorithms.ctf.window import Floats, Window
 from frazil.model.optics import Optics
 
 _DEFOCUS_STEP = 75.0
@@ -53,7 +54,7 @@ def thon_rings(samples: Samples, start: Start, optics: Optics) -> tuple[Floats, 
 
 
 def defocus_peaks(
-    profile: Samples, bounds: tuple[float, float], phase_shifts: npt.NDArray[np.float64], optics: Optics, tile_angstrom: float
+    profile: Samples, bounds: tuple[float, float], phase_shifts: npt.NDArray[np.float64], optics: Optics, window: Window
 ) -> list[Start]:
     """Return the best defoci without astigmatism, best first.
 
@@ -62,14 +63,14 @@ def defocus_peaks(
     profile: averages over rings.
     bounds: least and greatest defocus, Å.
     phase_shifts: to try, degrees.
-    optics, tile_angstrom: of the spectrum.
+    optics, window: of the spectrum.
     """
     background = Background(profile)
     data = background.removed(profile.value)
     data = data / max(float(np.linalg.norm(data)), 1e-30)
     count = max(2, round((bounds[1] - bounds[0]) / _DEFOCUS_STEP) + 1)
     grid = np.linspace(bounds[0], bounds[1], count)
-    visibility = hann_visibility(profile.s[None, :], grid[:, None], optics, tile_angstrom)
+    visibility = ring_visibility(profile.s[None, :], grid[:, None], optics, window)
     peaks = []
     for phase_shift in phase_shifts:
         chi = aberration_at(
@@ -87,14 +88,14 @@ def defocus_peaks(
     return _apart(peaks)
 
 
-def astigmatic_starts(averages: Samples, peaks: list[Start], optics: Optics, tile_angstrom: float) -> list[Start]:
+def astigmatic_starts(averages: Samples, peaks: list[Start], optics: Optics, window: Window) -> list[Start]:
     """Return, for each peak, the best astigmatism on a coarse grid at low resolution, best first.
 
     Parameters
     ----------
     averages: averages over sectors.
     peaks: of `defocus_peaks`.
-    optics, tile_angstrom: of the spectrum.
+    optics, window: of the spectrum.
     """
     samples = averages.within(0.0, max(_COARSE_S_MAX, float(np.quantile(averages.s, 0.3))))
     background = Background(samples)
@@ -106,7 +107,7 @@ def astigmatic_starts(averages: Samples, peaks: list[Start], optics: Optics, til
     cosine, sine = cosine[disc], sine[disc]
     starts = []
     for peak in peaks:
-        envelope = np.exp(-0.5 * _ENVELOPES[1] * samples.s**2) * hann_visibility(samples.s, peak.mean, optics, tile_angstrom)
+        envelope = np.exp(-0.5 * _ENVELOPES[1] * samples.s**2) * ring_visibility(samples.s, peak.mean, optics, window)
         best = Start(peak.mean, phase_shift=peak.phase_shift, score=-1.0)
         for step in _MEAN_STEPS:
             astigmatism = np.hypot(cosine, sine)[:, None]
@@ -127,7 +128,7 @@ def astigmatic_starts(averages: Samples, peaks: list[Start], optics: Optics, til
     return sorted(starts, key=lambda start: -start.score)
 
 
-def damped_agreement(averages: Samples, fits: list[Start], optics: Optics, tile_angstrom: float) -> Floats:
+def damped_agreement(averages: Samples, fits: list[Start], optics: Optics, window: Window) -> Floats:
     """Return how well each fit agrees with the data, for choosing among fits: mean correlation under decaying envelopes.
 
     The likelihood at the finest resolution must not choose: beyond the last visible ring it rewards a low defocus, whose few
@@ -137,13 +138,13 @@ def damped_agreement(averages: Samples, fits: list[Start], optics: Optics, tile_
     ----------
     averages: averages over sectors.
     fits: to compare.
-    optics, tile_angstrom: of the spectrum.
+    optics, window: of the spectrum.
     """
     background = Background(averages)
     data = background.removed(averages.value)
     data = data / max(float(np.linalg.norm(data)), 1e-30)
     rings = np.stack(
-        [thon_rings(averages, fit, optics)[0] * hann_visibility(averages.s, fit.mean, optics, tile_angstrom) for fit in fits]
+        [thon_rings(averages, fit, optics)[0] * ring_visibility(averages.s, fit.mean, optics, window) for fit in fits]
     )
     found: Floats = np.mean(
         [_scores(rings * np.exp(-0.5 * b * averages.s**2), data, background) for b in _CHOOSING_ENVELOPES], axis=0

@@ -1,4 +1,4 @@
-"""The power spectrum of a micrograph, averaged over tiles, as the CTF fit needs it."""
+"""The power spectra of a micrograph's tiles, and their average, as the CTF fit needs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from frazil.array import Array, namespace, to_host
+from frazil.algorithms.ctf.window import AxisWindows, Window, axis_windows, combined
+from frazil.array import Array, namespace, to_device, to_host
 from frazil.primitives.fourier import friendly_size, rfft2
 
 _OUTLIER_DEVIATIONS = 5.0
@@ -24,13 +25,14 @@ class Spectrum:
 
     `power` is `(2 m + 1, m + 1)` float32: rows are frequencies from -m to +m, columns from 0 to m, in steps of
     `step_per_angstrom`; each tile was normalised to a mean power of 1 before the average. It is all 0 when `tile_count`
-    is 0: an image without structure has no spectrum.
+    is 0: an image without structure has no spectrum. `window` is what the tiles' windows did to it.
     """
 
     power: npt.NDArray[np.float32]
     step_per_angstrom: float
     tile_count: int
     tiles_rejected: int
+    window: Window
 
     @property
     def tile_angstrom(self) -> float:
@@ -43,8 +45,34 @@ class Spectrum:
         return np.arange(m + 1)[None, :] * self.step_per_angstrom, np.arange(-m, m + 1)[:, None] * self.step_per_angstrom
 
 
-def average_spectrum(micrograph: Array, *, pixel_size_angstrom: float, tile_angstrom: float, s_max: float) -> Spectrum:
-    """Average the power spectra of half-overlapping Hann-windowed tiles, leaving out tiles unlike the others.
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Power spectra of the tiles that are like each other, on the host.
+
+    `powers` (tile, 2 m + 1, m + 1) float32 of mean 1, laid out as in `Spectrum`; `shares` (tile,) of the micrograph, sum 1;
+    `x`, `y` (tile,) where they are, in parts of the field from its middle; `area_px` how many pixels the tiles see, each pixel
+    counted once; `profile` (n,) the mean power of rings one step wide, up to Nyquist, of all tiles.
+    """
+
+    powers: npt.NDArray[np.float32]
+    shares: npt.NDArray[np.float64]
+    x: npt.NDArray[np.float64]
+    y: npt.NDArray[np.float64]
+    area_px: float
+    length_px: int
+    step_per_angstrom: float
+    rejected: int
+    window: Window
+    profile: npt.NDArray[np.float64]
+
+    def average(self) -> Spectrum:
+        """Return the average of the tiles' spectra."""
+        power = np.asarray(np.tensordot(self.shares.astype(np.float32), self.powers, axes=1), dtype=np.float32)
+        return Spectrum(power, self.step_per_angstrom, len(self.powers), self.rejected, self.window)
+
+
+def tile_spectra(micrograph: Array, *, pixel_size_angstrom: float, tile_angstrom: float, s_max: float) -> Tiles:
+    """Return the power spectra of overlapping tiles, leaving out those unlike the others.
 
     Parameters
     ----------
@@ -56,19 +84,30 @@ def average_spectrum(micrograph: Array, *, pixel_size_angstrom: float, tile_angs
 
     Returns
     -------
-    The spectrum. Tiles whose total power is more than 5 robust standard deviations (of its logarithm) from the median, such
-    as those on carbon, ice or a gap, are not in it.
+    The spectra. Tiles whose total power is more than 5 robust standard deviations (of its logarithm) from the median, such
+    as those on carbon, ice or a gap, are not among them; none is when the image is constant.
     """
     length = _tile_px(micrograph.shape, tile_angstrom / pixel_size_angstrom)
     step = 1.0 / (length * pixel_size_angstrom)
     kept = max(1, min(length // 2 - 1, math.floor(s_max / step * (1.0 + 1e-9))))
-    tiles = _tile_powers(_finite(micrograph), length, kept)
-    total = tiles.mean(axis=(1, 2), dtype=np.float64)
-    used = _inliers(total)
-    if not used.any():
-        return Spectrum(np.zeros((2 * kept + 1, kept + 1), np.float32), step, 0, len(total))
-    weights = (1.0 / total[used] / used.sum()).astype(np.float32)
-    return Spectrum(np.tensordot(weights, tiles[used], axes=1), step, int(used.sum()), int((~used).sum()))
+    axes = (axis_windows(micrograph.shape[0], length), axis_windows(micrograph.shape[1], length))
+    powers, total, profile = _tile_powers(_finite(micrograph), axes, kept)
+    energy = np.outer(*((axis.values**2).sum(axis=1) for axis in axes)).ravel()
+    used = _inliers(total / energy)
+    powers = np.divide(powers[used], total[used, None, None], dtype=np.float32)
+    y, x = np.meshgrid(*(axis.centres(n) for axis, n in zip(axes, micrograph.shape, strict=True)), indexing="ij")
+    return Tiles(
+        powers=powers,
+        shares=energy[used] / max(float(energy[used].sum()), 1e-30),
+        x=x.ravel()[used],
+        y=y.ravel()[used],
+        area_px=float(energy[used].sum()),
+        length_px=length,
+        step_per_angstrom=step,
+        rejected=int((~used).sum()),
+        window=combined(axes, pixel_size_angstrom),
+        profile=profile,
+    )
 
 
 def _tile_px(shape: tuple[int, ...], wanted: float) -> int:
@@ -87,32 +126,43 @@ def _finite(micrograph: Array) -> Array:
     return image if float(xp.max(xp.abs(image))) > _FLAT * abs(float(mean)) else xp.zeros_like(image)
 
 
-def _tile_powers(image: Array, length: int, kept: int) -> npt.NDArray[np.float32]:
-    """Return the power spectra (tile, 2 kept + 1, kept + 1) of all tiles, on the host."""
+def _tile_powers(
+    image: Array, axes: tuple[AxisWindows, AxisWindows], kept: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the tiles' power spectra (tile, 2 kept + 1, kept + 1), their means (tile,), and the mean power of rings (n,).
+
+    Everything is on the host; for the rings each tile counts alike.
+    """
     xp = namespace(image)
-    ramp = xp.arange(length, dtype=xp.float32) * (2.0 * math.pi / length)
-    hann = 0.5 - 0.5 * xp.cos(ramp)
-    window = xp.reshape(hann, (-1, 1)) * xp.reshape(hann, (1, -1))
-    rows, columns = (_starts(size, length) for size in image.shape)
-    corners = [(y, x) for y in rows for x in columns]
-    powers = []
+    length = axes[0].values.shape[1]
+    windows = [to_device(axis.values.astype(np.float32), xp) for axis in axes]
+    corners = [(i, j, y, x) for i, y in enumerate(axes[0].starts) for j, x in enumerate(axes[1].starts)]
+    powers, totals = [], []
+    whole = xp.zeros((length, length // 2 + 1), dtype=xp.float32)
     for first in range(0, len(corners), _TILES_AT_A_TIME):
-        batch = xp.stack([image[y : y + length, x : x + length] for y, x in corners[first : first + _TILES_AT_A_TIME]])
-        batch = batch - xp.mean(batch, axis=(1, 2), keepdims=True)
-        powers.append(to_host(_band_power(rfft2(batch * window), kept)))
-    return np.concatenate(powers)
+        some = corners[first : first + _TILES_AT_A_TIME]
+        window = xp.stack([windows[0][i, :, None] * windows[1][j, None, :] for i, j, _, _ in some])
+        batch = xp.stack([image[y : y + length, x : x + length] for _, _, y, x in some])
+        mean = xp.sum(batch * window, axis=(1, 2), keepdims=True) / xp.sum(window, axis=(1, 2), keepdims=True)
+        transform = rfft2((batch - mean) * window)
+        power = xp.real(transform) ** 2 + xp.imag(transform) ** 2
+        columns = power[:, :, : kept + 1]
+        band = xp.concat([columns[:, length - kept :, :], columns[:, : kept + 1, :]], axis=1)
+        total = xp.mean(band, axis=(1, 2))
+        whole = whole + xp.sum(power / xp.reshape(xp.where(total > 0.0, total, xp.ones_like(total)), (-1, 1, 1)), axis=0)
+        powers.append(to_host(band))
+        totals.append(to_host(total))
+    return np.concatenate(powers), np.concatenate(totals).astype(np.float64), _rings(to_host(whole) / len(corners))
 
 
-def _band_power(transform: Array, kept: int) -> Array:
-    xp = namespace(transform)
-    columns = transform[:, :, : kept + 1]
-    band = xp.concat([columns[:, columns.shape[1] - kept :, :], columns[:, : kept + 1, :]], axis=1)
-    return xp.real(band) ** 2 + xp.imag(band) ** 2
-
-
-def _starts(size: int, length: int) -> list[int]:
-    count = math.ceil((size - length) / (length / 2)) + 1
-    return [round(i * (size - length) / max(1, count - 1)) for i in range(count)]
+def _rings(power: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the mean over rings (n,) of a half spectrum in FFT order, without the two lines through the origin."""
+    length = power.shape[0]
+    ky, kx = np.rint(np.fft.fftfreq(length) * length)[:, None], np.arange(power.shape[1])[None, :]
+    ring = np.rint(np.hypot(ky, kx)).astype(np.int64)
+    weight = ((ky != 0) & (kx != 0)).astype(np.float64)
+    count = np.bincount(ring.ravel(), weight.ravel())[: length // 2]
+    return np.asarray(np.bincount(ring.ravel(), (power * weight).ravel())[: length // 2] / np.maximum(count, 1.0))
 
 
 def _inliers(total: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

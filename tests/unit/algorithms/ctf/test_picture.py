@@ -8,6 +8,7 @@ import pytest
 from frazil.algorithms.ctf.fit import CtfSearch, fit_spectrum
 from frazil.algorithms.ctf.picture import spectrum_picture
 from frazil.algorithms.ctf.spectrum import Spectrum
+from frazil.algorithms.ctf.window import single_hann
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
 from simulated_micrograph import Scene, ctf
@@ -19,7 +20,7 @@ OPTICS = Optics(pixel_size_angstrom=1.5)
 def spectrum() -> Spectrum:
     step, m = 1 / 900.0, 220
     sx, sy = np.arange(m + 1)[None, :] * step, np.arange(-m, m + 1)[:, None] * step
-    return Spectrum((1.0 + ctf(SCENE, sx, sy) ** 2).astype(np.float32), step, 4, 0)
+    return Spectrum((1.0 + ctf(SCENE, sx, sy) ** 2).astype(np.float32), step, 4, 0, single_hann(1.0 / step))
 
 
 def test_the_measured_half_continues_the_model_through_the_origin() -> None:
@@ -39,7 +40,7 @@ def test_without_a_fit_both_halves_are_measured() -> None:
 
 
 def test_an_image_without_structure_has_a_picture_too() -> None:
-    empty = Spectrum(np.zeros((41, 21), np.float32), 1 / 200.0, 0, 9)
+    empty = Spectrum(np.zeros((41, 21), np.float32), 1 / 200.0, 0, 9, single_hann(200.0))
     found, diagnostics = fit_spectrum(empty, optics=OPTICS, search=CtfSearch())
     assert spectrum_picture(found, diagnostics, OPTICS, 64).dtype == np.uint8
 

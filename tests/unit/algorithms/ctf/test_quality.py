@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from frazil.algorithms.ctf.model import ctf_at
-from frazil.algorithms.ctf.quality import Curves, equi_phase_average, fit_resolution, ice_ring
+from frazil.algorithms.ctf.quality import Curves, equi_phase_average, fit_resolution
 from frazil.algorithms.ctf.rings import Samples
 from frazil.model.ctf import Ctf
 from frazil.model.optics import Optics
@@ -46,13 +46,3 @@ def test_the_resolution_is_the_last_good_frequency_before_two_failures() -> None
 def test_agreement_only_at_high_frequency_is_an_accident() -> None:
     assert fit_resolution(curves_of([0.1] * 20 + [0.9] * 4)) is None
     assert fit_resolution(curves_of([0.2] * 24)) is None
-
-
-def test_the_ice_ring_stands_over_what_is_beside_it() -> None:
-    sx, sy = half_plane(1 / 400.0, 130)
-    s = np.hypot(sx, sy)
-    flat = np.zeros_like(s)
-    icy = np.where(np.abs(1 / s - 3.67) < 0.08, np.log(4.0), 0.0)
-    assert ice_ring(Samples(sx, sy, flat, flat + 1)) == pytest.approx(1.0)
-    assert ice_ring(Samples(sx, sy, icy, flat + 1)) == pytest.approx(4.0, rel=0.2)
-    assert ice_ring(Samples(sx, sy, flat, flat + 1).within(0.0, 0.2)) is None

@@ -5,7 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frazil.algorithms.ctf.spectrum import average_spectrum
+from frazil.algorithms.ctf.spectrum import Spectrum, tile_spectra
+
+
+def average_spectrum(image: Any, *, pixel_size_angstrom: float, tile_angstrom: float, s_max: float) -> Spectrum:
+    return tile_spectra(image, pixel_size_angstrom=pixel_size_angstrom, tile_angstrom=tile_angstrom, s_max=s_max).average()
 
 
 def noise(shape: tuple[int, int], seed: int = 0) -> np.ndarray[Any, Any]:
