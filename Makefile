@@ -29,7 +29,7 @@ test-system: setup ## tests with containers, a browser, servers and NVRTC
 	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt --group cuda
 	$(BIN)/python -m pytest -m "not gpu and not long and (nvrtc or docker or browser or system)" $(ARGS)
 
-test-long: setup ## what takes many minutes: a death at every failpoint, a real Slurm in a container
+test-long: setup ## what takes many minutes: a death at every failpoint, real Slurm, real Kubernetes API
 	$(BIN)/python -m pytest -m "long and not gpu" $(ARGS)
 
 simulate-faults: setup ## simulated days of faults, SEEDS of them from FIRST on; a failing seed prints its trace

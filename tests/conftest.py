@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import postgresql
+from clusters.real_kubernetes import control_plane
 
 MEMORY_FOLDER = Path("/dev/shm")
 PLUGINS = Path(__file__).parent / "plugins"
@@ -27,6 +29,16 @@ def postgresql_server() -> Iterator[postgresql.Server]:
         port = int(probe.getsockname()[1])
     with postgresql.serving(programs, port) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def real_kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The kubeconfig of a control plane of the real programs, which tests/system/infra/k8s/build.sh makes."""
+    folder = os.environ.get("FRAZIL_TEST_KUBERNETES")
+    if not folder:
+        pytest.skip("FRAZIL_TEST_KUBERNETES names no folder of tests/system/infra/k8s/build.sh")
+    with control_plane(Path(folder) / "bin", tmp_path_factory.mktemp("kubernetes")) as kubeconfig:
+        yield kubeconfig
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -40,6 +40,7 @@ class KubernetesApi:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": self}))
         self.server.daemon_threads = True
         self.kubeconfig = folder / "kubeconfig"
+        self.options = {"kubeconfig": str(self.kubeconfig)}  # of a lane
         self.kubeconfig.write_text(
             json.dumps(
                 {
@@ -66,6 +67,11 @@ class KubernetesApi:
         for process in self.processes.values():
             _signal(process, signal.SIGKILL)
             process.wait()
+
+    def running(self) -> set[str]:
+        """Return the names of the jobs whose pods run."""
+        with self.lock:
+            return {name for name, job in self.jobs.items() if job["phase"] == "Running"}
 
     # ------------------------------------------------------------------------------------------------------------ calls
     def create(self, namespace: str, manifest: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -13,6 +13,7 @@ import pytest
 
 from clusters.batch_system import BatchSystem
 from clusters.kubernetes_api import KubernetesApi
+from clusters.real_kubernetes import Namespace
 from frazil.model.errors import FrazilError
 from frazil_scheduler import lanes
 from frazil_scheduler.lanes import ClusterBackend, ClusterEntry, ClusterRequest, ClusterState
@@ -80,7 +81,8 @@ class Site:
     def slots(self, count: int) -> None: ...
     def walltime(self, seconds: float) -> None: ...
     def lose_reply(self) -> None: ...
-    def refuse(self, words: str) -> None: ...
+    def full(self) -> str: ...
+    def refuse(self) -> str: ...
     def lists(self) -> int: ...
     def break_down(self) -> None: ...
     def close(self) -> None: ...
@@ -109,8 +111,13 @@ class BatchSite(Site):
     def lose_reply(self) -> None:
         self.system.rule(lose_replies=1)
 
-    def refuse(self, words: str) -> None:
+    def full(self) -> str:
+        return "Resources" if self.dialect == "slurm" else ""
+
+    def refuse(self) -> str:
+        words = "Batch job submission failed: Job violates accounting/QOS policy"
         self.system.rule(refuse=words)
+        return words
 
     def lists(self) -> int:
         return sum(self.system.calls(name) for name in ("squeue", "qstat", "bjobs"))
@@ -131,7 +138,7 @@ class KubernetesSite(Site):
         super().__init__(folder)
         path = f"{self.agent.parent}:{os.environ['PATH']}"
         self.api = KubernetesApi(folder / "api", os.environ | {"PATH": path})
-        self.options = {"kubeconfig": str(self.api.kubeconfig)}
+        self.options = self.api.options
 
     def slots(self, count: int) -> None:
         self.api.slots = count
@@ -142,8 +149,12 @@ class KubernetesSite(Site):
     def lose_reply(self) -> None:
         self.api.lose_replies = 1
 
-    def refuse(self, words: str) -> None:
-        self.api.refuse = words
+    def full(self) -> str:
+        return "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+
+    def refuse(self) -> str:
+        self.api.refuse = "exceeded quota"
+        return self.api.refuse
 
     def lists(self) -> int:
         return self.api.lists // 2  # of jobs and of their pods
@@ -156,6 +167,42 @@ class KubernetesSite(Site):
         self.api.close()
 
 
+class RealKubernetesSite(Site):
+    """A Kubernetes control plane of the real programs."""
+
+    backend = "kubernetes"
+
+    def __init__(self, folder: Path, kubeconfig: Path) -> None:
+        super().__init__(folder)
+        path = f"{self.agent.parent}:{os.environ['PATH']}"
+        self.namespace = Namespace(kubeconfig, folder / "namespace", os.environ | {"PATH": path})
+        self.options = self.namespace.options
+
+    def slots(self, count: int) -> None:
+        self.namespace.gpus(count)
+
+    def walltime(self, seconds: float) -> None:
+        self.options = {**self.options, "walltime_seconds": seconds}
+
+    def lose_reply(self) -> None:
+        self.namespace.proxy.lose_replies = 1
+
+    def full(self) -> str:
+        return "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+
+    def refuse(self) -> str:
+        return self.namespace.refuse()
+
+    def lists(self) -> int:
+        return self.namespace.proxy.lists // 2  # of jobs and of their pods
+
+    def break_down(self) -> None:
+        self.namespace.proxy.break_down()
+
+    def close(self) -> None:
+        self.namespace.close()
+
+
 SITES: dict[str, Callable[[Path, pytest.MonkeyPatch], Site]] = {
     "slurm-slurm": lambda folder, monkeypatch: BatchSite(folder, "slurm", monkeypatch),
     "slurm-pbs": lambda folder, monkeypatch: BatchSite(folder, "pbs", monkeypatch),
@@ -164,9 +211,12 @@ SITES: dict[str, Callable[[Path, pytest.MonkeyPatch], Site]] = {
 }
 
 
-@pytest.fixture(params=sorted(SITES))
+@pytest.fixture(params=[*sorted(SITES), pytest.param("real-kubernetes", marks=pytest.mark.long)])
 def site(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    site = SITES[request.param](tmp_path, monkeypatch)
+    if request.param == "real-kubernetes":
+        site: Site = RealKubernetesSite(tmp_path, request.getfixturevalue("real_kubernetes"))
+    else:
+        site = SITES[request.param](tmp_path, monkeypatch)
     yield site
     site.close()
 
@@ -225,9 +275,7 @@ async def test_all_are_listed_in_one_call_and_a_waiting_one_with_the_clusters_ow
     entries = {entry.name: entry for entry in await backend.list(names)}
     assert site.lists() == before + 1
     assert [entries[name].state for name in names] == [ClusterState.RUNNING, *[ClusterState.PENDING] * 3]
-    words = {"slurm-slurm": "Resources", "kubernetes": "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."}
-    shown = entries[names[3]].reason
-    assert shown == words.get(f"slurm-{site.dialect}" if isinstance(site, BatchSite) else "kubernetes", "")
+    assert entries[names[3]].reason == site.full()
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -283,11 +331,11 @@ async def test_a_second_submission_is_the_same_job_or_shows_as_a_second_one(site
 
 
 async def test_a_refusal_is_told_in_the_clusters_words(site: Site) -> None:
-    site.refuse("Batch job submission failed: Job violates accounting/QOS policy")
+    words = site.refuse()
     with pytest.raises(FrazilError) as caught:
         await site.make().submit(site.request("frazil-00000001"))
     assert caught.value.reason == "CLUSTER_REFUSED"
-    assert "Job violates accounting/QOS policy" in caught.value.sentence
+    assert words in caught.value.sentence
 
 
 async def test_a_cluster_that_does_not_answer_is_one_sentence_and_no_empty_list(site: Site) -> None:
