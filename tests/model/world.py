@@ -6,7 +6,7 @@ The scheduler's transactions and its database are the real ones; only wire, proc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -212,7 +212,7 @@ class World:
             incarnation=str(node.incarnation),
             slots=[scheduler_pb2.GpuSlot(slot_key=key, kind=kind, memory_mib=mib) for key, mib in node.slots.items()],
             held=[worker.held() for worker in self.on(node_id)],
-            programs=PROGRAMS,
+            programs=self._programs(node_id),
             cluster_job_name=node_id if pilot else "",
         )
         welcome = self.store.transact(partial(nodes.hello, message=message))
@@ -223,6 +223,11 @@ class World:
         for gpu, xid in node.faults.items():
             self._tell_fault(node_id, gpu, xid)
         return welcome
+
+    def _programs(self, node_id: str) -> Sequence[str]:
+        """Return the programs that an agent offers; that of a cluster job only the one it was asked for."""
+        pilot = self.rows(tables.cluster_job, tables.cluster_job.c.name == node_id)
+        return [pilot[0]["program"]] if pilot else PROGRAMS
 
     def on(self, node_id: str) -> list[Worker]:
         """Return the live processes of a node."""

@@ -14,7 +14,7 @@ from frazil.model.errors import FrazilError
 from frazil.rpc.failpoints import failpoint, operation
 from frazil_scheduler.cluster import pilots
 from frazil_scheduler.cluster.provision import ClusterJob, Phase, Waiting, decide
-from frazil_scheduler.domain import jobs, limits, queue, stopping
+from frazil_scheduler.domain import jobs, limits, queue, stopping, switching
 from frazil_scheduler.hub import Hub
 from frazil_scheduler.lanes import ClusterBackend, ClusterPolicy, ClusterRequest, cluster_of
 from frazil_scheduler.ledger import tables
@@ -157,8 +157,10 @@ class Clusters:
 
 def provision(tx: Transaction, lane: str, policy: ClusterPolicy, *, may_ask: bool = True) -> tuple[list[str], list[str]]:
     """Decide for a lane and write it down; return the cluster jobs to submit and the cluster's identities to cancel."""
+    waiting = [row for row in queue.waiting(tx) if row["lane"] == lane]
+    heirs = switching.heirs(tx, waiting)
     plan = decide(
-        [_waiting(row, policy) for row in queue.waiting(tx) if row["lane"] == lane],
+        [_waiting(row, policy, heirs.get(row["job_id"], "")) for row in waiting],
         [_cluster_job(tx, row, policy) for row in pilots.of_lane(tx, lane)],
         max_jobs=policy.max_jobs,
         handover_seconds=policy.handover_seconds,
@@ -170,8 +172,14 @@ def provision(tx: Transaction, lane: str, policy: ClusterPolicy, *, may_ask: boo
     return pilots.ask(tx, lane, plan.ask if may_ask else ()), cancelled
 
 
-def _waiting(row: RowMapping, policy: ClusterPolicy) -> Waiting:
-    return Waiting(job_id=row["job_id"], program=row["program"], memory_min_mib=_memory_min_mib(row, policy))
+def _waiting(row: RowMapping, policy: ClusterPolicy, follows: str) -> Waiting:
+    return Waiting(
+        job_id=row["job_id"],
+        program=row["program"],
+        memory_min_mib=_memory_min_mib(row, policy),
+        session_id=row["session_id"],
+        follows=follows,
+    )
 
 
 def _memory_min_mib(job: RowMapping, policy: ClusterPolicy) -> int:
@@ -193,6 +201,7 @@ def _cluster_job(tx: Transaction, row: RowMapping, policy: ClusterPolicy) -> Clu
         program=row["program"],
         memory_mib=node["memory_mib"] if node is not None else row["memory_min_mib"],
         follows=row["follows"],
+        session_id=pilots.reserved_for(tx, row),
         serves=lease["job_id"] if lease is not None else "",
         indefinite=job is not None and job["indefinite"],
         memory_min_mib=_memory_min_mib(job, policy) if job is not None else 0,

@@ -42,6 +42,12 @@ def of_lane(tx: Transaction, lane: str) -> Sequence[RowMapping]:
     return tx.all(select(tables.cluster_job).where(_pilot.lane == lane, OPEN).order_by(_pilot.number))
 
 
+def reserved_for(tx: Transaction, row: RowMapping) -> str:
+    """Return the session whose jobs alone get a cluster job: that of the lease it takes over; "": anybody's."""
+    of_lease = select(tables.job.c.session_id).join(tables.lease).where(_lease.node_id == row["follows"])
+    return (tx.scalar(of_lease.order_by(_lease.epoch.desc()).limit(1)) or "") if row["follows"] else ""
+
+
 # -------------------------------------------------------------------------------------------------- what the agent says
 def require_wanted(tx: Transaction, hello: agent_pb2.Hello) -> None:
     """Raise FrazilError AGENT_NOT_WANTED for the agent of a cluster job that is over, or that has a twin.

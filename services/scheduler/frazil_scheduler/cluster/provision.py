@@ -30,6 +30,8 @@ class Waiting:
     job_id: str
     program: str
     memory_min_mib: int
+    session_id: str = ""
+    follows: str = ""  # in a hand-over inside its session: the cluster job whose lease it takes over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class ClusterJob:
     program: str
     memory_mib: int  # what was asked for, or what its slot has once that is known
     follows: str = ""  # the cluster job whose lease it is to take over
+    session_id: str = ""  # of that lease: only this session's jobs get it; empty: anybody's
     serves: str = ""  # the job under its lease
     indefinite: bool = False  # that job holds its slot until it is stopped
     memory_min_mib: int = 0  # that job's need
@@ -76,7 +79,8 @@ def decide(
 ) -> Plan:
     """Return what to do for the waiting jobs, which come in queue order.
 
-    A lease that nears the end of its cluster job's time gets a successor first, for its job is the older one. A waiting job is
+    A lease that nears the end of its cluster job's time gets a successor first, for its job is the older one. So does one that
+    is handed over inside its session, for the session had it: only a cluster job of its own serves that. Another waiting job is
     served by the smallest cluster job without a lease that is large enough; what serves nobody is cancelled while it is pending
     and leaves by itself once it runs.
     """
@@ -93,16 +97,22 @@ def decide(
         (job for job in cluster_jobs if job.phase in FREE and job.follows not in reserved),
         key=lambda job: (job.memory_mib, FREE.index(job.phase), job.name),
     )
-    for job in waiting:
-        match = next((one for one in free if one.program == job.program and one.memory_mib >= job.memory_min_mib), None)
+    for job in sorted(waiting, key=lambda job: not job.follows):
+        match = next((one for one in free if _serves(one, job)), None)
         if match is not None:
             free.remove(match)
         else:
-            needs.append(Need(job_id=job.job_id, program=job.program, memory_min_mib=job.memory_min_mib))
+            need = Need(job_id=job.job_id, program=job.program, memory_min_mib=job.memory_min_mib, follows=job.follows)
+            needs.append(need)
     room = max(0, max_jobs - len(cluster_jobs))
     cancel = [job.name for job in free if job.phase is Phase.PENDING]
     cancel += [job.name for job in cluster_jobs if job.phase is Phase.STRAY]
     return Plan(ask=tuple(needs[:room]), cancel=tuple(cancel), drain=tuple(drain))
+
+
+def _serves(one: ClusterJob, job: Waiting) -> bool:
+    suits = one.program == job.program and one.memory_mib >= job.memory_min_mib
+    return suits and (one.session_id == job.session_id or not (one.session_id or job.follows))
 
 
 def _nears_end(job: ClusterJob, handover_seconds: float) -> bool:

@@ -77,6 +77,11 @@ def in_lane(tx: Transaction, lanes: Lanes, lane: str, node_id: str) -> bool:
     return lane in lanes and _belongs(node_id, outlook.nodes(tx).get(node_id), lane, lanes)
 
 
+def could_take(lanes: Lanes, job: WaitingJob, slot: Slot) -> bool:
+    """Tell whether a job could have the place of the one on a slot of its lane: the slot, or a cluster's next one instead."""
+    return fits(job, slot) or (job.lane in lanes and lanes[job.lane].policy is not None)
+
+
 def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb2.ExplainWaitResponse:
     """Say why a job waits, who is before it, who blocks it, and what a person can do."""
     if row["parked"]:

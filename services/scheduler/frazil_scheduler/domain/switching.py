@@ -20,7 +20,6 @@ from frazil_scheduler.domain import compute, jobs, queue, slots, volumes
 from frazil_scheduler.domain.stopping import requeue, stop
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
-from frazil_scheduler.placement import fits
 
 PERSON = "person"
 ALTERNATION = "alternation"
@@ -30,6 +29,7 @@ _State = session_pb2.SlotSwitch.State
 _session = tables.session.c
 _slot = tables.slot.c
 _lease = tables.lease.c
+_pilot = tables.cluster_job.c
 
 
 class _Place(NamedTuple):
@@ -104,6 +104,20 @@ def follow(tx: Transaction, row: RowMapping) -> None:
         )
 
 
+def heirs(tx: Transaction, waiting: Sequence[RowMapping]) -> dict[str, str]:
+    """Return, of jobs that wait for a slot of a cluster's lane, those that take over a lease, and from which cluster job.
+
+    There a slot ends with its lease and cannot be kept for a session: a new one, for the session alone, takes its place.
+    """
+    found: dict[str, str] = {}
+    for session_id in dict.fromkeys(row["session_id"] for row in waiting):
+        session = tx.only(select(tables.session).where(_session.session_id == session_id))
+        if of(session).state == _State.STATE_SWITCHING:
+            taking = [row["job_id"] for row in waiting if row["session_id"] == session_id]
+            found |= dict(zip(taking, _given_up(tx, session_id), strict=False))
+    return found
+
+
 def unpark(tx: Transaction, job: RowMapping, to: str = "WAITING") -> None:
     """Let a parked job return to the queue; one whose worker still stops returns when it has."""
     if job["state"] == "STOPPING":
@@ -164,6 +178,17 @@ def _ensure(tx: Transaction, row: RowMapping, job_type: str) -> None:
         requeue(tx, known[0])
 
 
+def _given_up(tx: Transaction, session_id: str) -> list[str]:
+    """Return the cluster jobs whose leases a session's parked jobs gave up and no other has taken over yet, oldest first."""
+    parked = [job["lease_id"] for job in jobs.of_session(tx, session_id) if job["parked"]]
+    held = select(_pilot.name).join(tables.lease, _lease.node_id == _pilot.name).where(_lease.lease_id.in_(parked))
+    names = [row["name"] for row in tx.all(held.order_by(_lease.epoch))]
+    served = select(_lease.node_id)
+    successors = select(_pilot.follows).where((_pilot.state != "ENDED") | _pilot.name.in_(served), _pilot.follows.in_(names))
+    taken = {row["follows"] for row in tx.all(successors)}
+    return [name for name in names if name not in taken]
+
+
 def _places(tx: Transaction, lanes: queue.Lanes, session_id: str, members: Sequence[RowMapping]) -> dict[str, list[_Place]]:
     """Return for every job the slots of its session that it could use: those held, and those being handed over."""
     held = {
@@ -174,7 +199,7 @@ def _places(tx: Transaction, lanes: queue.Lanes, session_id: str, members: Seque
     by_lane = queue.slots_by_lane(tx, lanes)
     places: dict[str, list[_Place]] = {}
     for job in members:
-        fitting = [slot for slot in by_lane.get(job["lane"], ()) if fits(queue.to_job(job), slot)]
+        fitting = [slot for slot in by_lane.get(job["lane"], ()) if queue.could_take(lanes, queue.to_job(job), slot)]
         mine = [slot for slot in fitting if slot.slot_key in held or slot.handoff_session_id == session_id]
         mine.sort(key=lambda slot: (slot.memory_mib, slot.slot_key))
         places[job["job_id"]] = [_Place(slot.slot_key, held.get(slot.slot_key, "")) for slot in mine]

@@ -11,7 +11,7 @@ from frazil_scheduler.alternation import Pace, Player, next_turn
 from frazil_scheduler.domain import compute, jobs, limits, queue, reconstruction, switching
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.ledger.transaction import Transaction
-from frazil_scheduler.placement import Slot, fits, free, usable
+from frazil_scheduler.placement import Slot, free, usable
 
 _lease = tables.lease.c
 
@@ -35,7 +35,7 @@ def alternate(tx: Transaction, lanes: queue.Lanes, row: RowMapping) -> None:
     if _return_parked(tx, members, slots):
         return
     ready = [job for job in members if job["not_before_mono"] <= tx.mono]
-    turn = next_turn(_players(tx, row, ready, slots), row["ready"] + row["running"], tx.mono, pace_of(row))
+    turn = next_turn(_players(tx, lanes, row, ready, slots), row["ready"] + row["running"], tx.mono, pace_of(row))
     if turn is None:
         return
     types = {job["job_id"]: job["job_type"] for job in ready}
@@ -57,7 +57,7 @@ def _return_parked(tx: Transaction, members: Sequence[RowMapping], slots: Mappin
 
 
 def _players(
-    tx: Transaction, row: RowMapping, members: Sequence[RowMapping], slots: Mapping[str, Sequence[Slot]]
+    tx: Transaction, lanes: queue.Lanes, row: RowMapping, members: Sequence[RowMapping], slots: Mapping[str, Sequence[Slot]]
 ) -> list[Player]:
     running = [job for job in members if job["state"] == "RUNNING"]
     leased = {job["lease_id"]: job["job_id"] for job in running}
@@ -69,7 +69,7 @@ def _players(
     for job in members:
         runs, streams = job["state"] == "RUNNING", jobs.streams(job)
         asked = queue.to_job(job)
-        fitting = {slot.slot_key for slot in slots.get(job["lane"], ()) if fits(asked, slot)}
+        fitting = {slot.slot_key for slot in slots.get(job["lane"], ()) if queue.could_take(lanes, asked, slot)}
         players.append(
             Player(
                 job_id=job["job_id"],
