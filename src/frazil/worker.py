@@ -157,7 +157,11 @@ class WorkerContext:
 
     # ------------------------------------------------------------------------------------------------------ streaming
     def read_blocks(
-        self, after_sequence: int, max_count: int = 100, wait_seconds: float = 10.0
+        self,
+        after_sequence: int,
+        max_count: int = 100,
+        wait_seconds: float = 10.0,
+        known_classes: tuple[int, int] | None = None,
     ) -> wire.ReadParticleBlocksResponse:
         """Read particle blocks after a cursor, waiting for the first; the reply also says `end_of_input` and `stop`."""
         request = wire.ReadParticleBlocksRequest(
@@ -167,6 +171,8 @@ class WorkerContext:
         reply: wire.ReadParticleBlocksResponse = self._read(self._stub.ReadParticleBlocks, request, wait_seconds, stopped)
         return reply
 
+        if known_classes is not None:
+            request.class_revision, request.selection_revision = known_classes
     def commit_checkpoint(self, number: int, cursor_sequence: int, path: str, sha256: str) -> tuple[str, ...]:
         """Make a checkpoint the one to resume from; returns the files (relative to the session's folder) to delete."""
         checkpoint = wire.Checkpoint(number=number, cursor_sequence=cursor_sequence, path=path, sha256=sha256)

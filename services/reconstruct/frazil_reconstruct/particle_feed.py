@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.api.reconstruction.v1 import reconstruction_pb2 as wire
-from frazil.io.particles import read_particles
+from frazil.io.particles import read_particles, read_table
 from frazil.model.errors import InputError
 from frazil.model.optics import Optics
 from frazil.worker import WorkerContext
@@ -39,6 +40,12 @@ def read_block(session_folder: Path, block: wire.ParticleBlock) -> ParticleBlock
             amplitude_contrast=float(first["amplitude_contrast"]),
         ),
     )
+
+
+def read_uids(session_folder: Path, block: wire.ParticleBlock) -> npt.NDArray[np.uint64]:
+    """Read the identities of the particles of an ADD block. Raises InputError when its table is gone or damaged."""
+    uid: npt.NDArray[np.uint64] = read_table(session_folder / block.particle_table)["uid"]
+    return uid
 
 
 def blocks_of(context: WorkerContext) -> list[wire.ParticleBlock]:

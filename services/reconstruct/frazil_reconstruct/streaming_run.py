@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.api.reconstruction.v1 import reconstruction_pb2 as wire
+from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import ErrorKind, FrazilError, InputError
 from frazil.worker import WorkerContext
 from frazil_reconstruct.checkpoints import CHECKPOINT_SECONDS, Checkpoints
 from frazil_reconstruct.particle_feed import blocks_of, is_on_disk, read_block, withdrawn_blocks
+
+Read = TypeVar("Read")
 
 WAIT_SECONDS = 10.0
 GEOMETRY = "run.geometry"
@@ -91,10 +95,8 @@ class StreamingRun(ABC):
             self._resume(arrays)
         busy = True
         while not self._context.stop_requested:
-            reply = self._context.read_blocks(self._cursor, wait_seconds=0.0 if busy else WAIT_SECONDS)
-            for block in reply.blocks:
-                if not self._take(block):
-                    break
+            reply = self._read_blocks(0.0 if busy else WAIT_SECONDS)
+            self._take_all(reply.blocks)
             if reply.stop:
                 break
             ended = reply.end_of_input and not reply.blocks
@@ -126,6 +128,16 @@ class StreamingRun(ABC):
         self._stream = self.begin(box_size_px, pixel_size_angstrom, resumed)
         return self._stream
 
+    def _read_blocks(self, wait_seconds: float) -> worker_pb2.ReadParticleBlocksResponse:
+        """Read the ledger's next blocks."""
+        return self._context.read_blocks(self._cursor, wait_seconds=wait_seconds)
+
+    def _take_all(self, blocks: Sequence[wire.ParticleBlock]) -> None:
+        """Take the ledger's next blocks, up to one at which a stop came."""
+        for block in blocks:
+            if not self._take(block):
+                break
+
     def _take(self, block: wire.ParticleBlock) -> bool:
         """Add or withdraw a block; the first one begins the run, since it tells box and pixel size.
 
@@ -154,8 +166,11 @@ class StreamingRun(ABC):
 
     def _read(self, block: wire.ParticleBlock) -> ParticleBlock | None:
         """Return a block's particles; None when they are lost and have been withdrawn meanwhile, or a stop is asked for."""
+        return self._unless_lost(block, read_block)
+
+    def _unless_lost(self, block: wire.ParticleBlock, read: Callable[[Path, wire.ParticleBlock], Read]) -> Read | None:
         try:
-            return read_block(self._context.session_folder, block)
+            return read(self._context.session_folder, block)
         except InputError:
             withdrawn = {one.sequence for one in withdrawn_blocks(blocks_of(self._context))}
             if block.sequence in withdrawn:
@@ -166,8 +181,11 @@ class StreamingRun(ABC):
 
     def _read_again(self, block: wire.ParticleBlock) -> ParticleBlock:
         """Return a known block's particles; the loss of its files ends this worker, and the next one sees what to do."""
+        return self._again(block, read_block)
+
+    def _again(self, block: wire.ParticleBlock, read: Callable[[Path, wire.ParticleBlock], Read]) -> Read:
         try:
-            return read_block(self._context.session_folder, block)
+            return read(self._context.session_folder, block)
         except InputError as error:
             if is_on_disk(self._context.session_folder, block):
                 raise
@@ -191,6 +209,10 @@ class StreamingRun(ABC):
         self._context.report(self.progress())
         return worked
 
+    def _feed_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what a checkpoint must hold besides the stream's own state."""
+        return {}
+
     def _show_and_save(self) -> None:
         now = self._clock()
         if self._unpublished and now - self._published_at >= self.PUBLISH_SECONDS:
@@ -213,6 +235,6 @@ class StreamingRun(ABC):
         if stream is None or not self._unsaved:
             return
         geometry = {GEOMETRY: np.array([self._box_size_px, self._pixel_size_angstrom])}
-        self._checkpoints.save(int(stream.state.counters.cursor), stream.state.to_arrays() | geometry)
+        self._checkpoints.save(self._cursor, stream.state.to_arrays() | geometry | self._feed_arrays())
         self._saved_at = self._clock()
         self._unsaved = False

@@ -76,7 +76,9 @@ class Worker:
         assert sentence
         self._reports -= 1
 
-    def read_blocks(self, after: int, max_count: int = 100, wait_seconds: float = 10.0) -> wire.ReadParticleBlocksResponse:
+    def read_blocks(
+        self, after: int, max_count: int = 100, wait_seconds: float = 10.0, known_classes: tuple[int, int] | None = None
+    ) -> wire.ReadParticleBlocksResponse:
         self._reads -= 1
         blocks = [block for block in self._scheduler.blocks if block.sequence > after]
         return wire.ReadParticleBlocksResponse(blocks=blocks, end_of_input=True)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from frazil import array
 from frazil import jobs as declarations
 from frazil.algorithms.abinitio.parameters import AbInitioParameters
 from frazil.algorithms.abinitio.run import AbInitio
 from frazil.algorithms.abinitio.state import AbInitioState, from_arrays
-from frazil.api.reconstruction.v1.reconstruction_pb2 import ParticleBlock
+from frazil.algorithms.class2d.images import ParticleBlock
+from frazil.api.reconstruction.v1 import reconstruction_pb2 as wire
 from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.model.errors import InputError
 from frazil.model.parameter import Value
 from frazil.worker import WorkerContext
 from frazil_reconstruct.checkpoints import CHECKPOINT_SECONDS, Checkpoints
-from frazil_reconstruct.particle_feed import blocks_of, live_blocks, most_particles, read_block
+from frazil_reconstruct.particle_feed import blocks_of, live_blocks, most_particles, read_block, read_uids
+from frazil_reconstruct.selected_particles import are_in, part, selected_now
 from frazil_reconstruct.volume_output import write_ab_initio
 
 
@@ -29,18 +33,21 @@ def run(context: WorkerContext) -> None:
     checkpoints = Checkpoints(context)
     arrays = checkpoints.load()
     resumed = None if arrays is None else from_arrays(arrays, xp)
-    chosen = _choose(blocks_of(context), int(asked["particles"]), resumed)
+    wanted = selected_now(context) if resumed is None else np.sort(resumed.particles.uid)
+    blocks = blocks_of(context)
+    chosen = choose(context.session_folder, blocks, wanted, int(asked["particles"]), resumed)
     if context.stop_requested:
         return  # not all blocks may have been read
     if not chosen:
-        raise InputError("NO_PARTICLES", "Submit an ab-initio reconstruction once there are particles: there are none yet.")
+        why = "there are none yet" if wanted is None else "none is in a selected 2D class yet"
+        raise InputError("NO_PARTICLES", f"Submit an ab-initio reconstruction once there are particles: {why}.")
     parameters = abinitio_parameters(context.session.parameters, asked)
-    first = read_block(context.session_folder, chosen[0])
+    first = read(context, chosen[0], wanted)
     pixel_size = first.optics.pixel_size_angstrom
     found = AbInitio(parameters, box_size_px=first.images.shape[-1], pixel_size_angstrom=pixel_size, xp=xp, state=resumed)
     found.add_block(first)
     for block in chosen[1:]:
-        found.add_block(read_block(context.session_folder, block))
+        found.add_block(read(context, block, wanted))
     if not _work(context, found, checkpoints):
         return
     stem = f"abinitio/{context.job_id}/{context.environment.epoch}"
@@ -75,9 +82,33 @@ def _work(context: WorkerContext, found: AbInitio, checkpoints: Checkpoints) -> 
     return True
 
 
-def _choose(blocks: list[ParticleBlock], most: int, resumed: AbInitioState | None) -> list[ParticleBlock]:
-    """Return the blocks that a resumed run began with, else the first that count, up to so many particles; at least one."""
+def choose(
+    session_folder: Path,
+    blocks: list[wire.ParticleBlock],
+    wanted: npt.NDArray[np.uint64] | None,
+    most: int,
+    resumed: AbInitioState | None,
+) -> list[wire.ParticleBlock]:
+    """Return the blocks that a resumed run began with, else the first with wanted particles, up to so many; at least one."""
     if resumed is not None:
         used = set(np.unique(resumed.particles.sequence).tolist())
         return [block for block in blocks if block.sequence in used]
-    return most_particles(live_blocks(blocks), most)
+    live = live_blocks(blocks)
+    if wanted is None:
+        return most_particles(live, most)
+    chosen: list[wire.ParticleBlock] = []
+    count = 0
+    for block in live:
+        here = int(are_in(read_uids(session_folder, block), wanted).sum())
+        if chosen and count + here > most:
+            break
+        if here:
+            chosen.append(block)
+            count += here
+    return chosen
+
+
+def read(context: WorkerContext, block: wire.ParticleBlock, wanted: npt.NDArray[np.uint64] | None) -> ParticleBlock:
+    """Read the wanted particles of a block."""
+    particles = read_block(context.session_folder, block)
+    return part(particles, are_in(particles.uid, wanted), block.sequence)

@@ -14,8 +14,8 @@ from frazil.algorithms.refine3d.state import Refine3dState, from_arrays
 from frazil.algorithms.refine3d.stream import StreamingRefinement
 from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.worker import WorkerContext
+from frazil_reconstruct.selected_run import SelectedRun
 from frazil_reconstruct.start_volume import read_start_volume
-from frazil_reconstruct.streaming_run import StreamingRun
 from frazil_reconstruct.volume_output import write_refined
 
 
@@ -34,7 +34,7 @@ def refine3d_parameters(parameters: SessionParameters) -> Refine3dParameters:
     )
 
 
-class _Refinement(StreamingRun):
+class _Refinement(SelectedRun):
     FOLDER = "refine3d"
     PUBLISH_SECONDS = 15.0
 
@@ -66,7 +66,7 @@ class _Refinement(StreamingRun):
 
     def publish(self, stem: str, *, final: bool) -> Sequence[str]:
         message = write_refined(self._refinement, self._context.session_folder, stem)
-        message.final = final
+        message.final, message.particle_block_sequence = final, self._cursor
         self._published_steps = len(self._refinement.state.history)
         return self._context.publish_volume(message).expired_paths
 

@@ -79,7 +79,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             left = end - loop.time()
             if not reply.blocks and request.wait_seconds > 0:
                 self._hub.asked_in_vain(request.lease.lease_id)
-            if reply.blocks or reply.end_of_input or reply.stop or left <= 0 or self._hub.notifier.closed:
+            news = reply.blocks or reply.HasField("class_averages")
+            if news or reply.end_of_input or reply.stop or left <= 0 or self._hub.notifier.closed:
                 return reply
             await self._hub.notifier.wait(topic, ticket, left)
 
