@@ -163,16 +163,20 @@ class WorkerContext:
         wait_seconds: float = 10.0,
         known_classes: tuple[int, int] | None = None,
     ) -> wire.ReadParticleBlocksResponse:
-        """Read particle blocks after a cursor, waiting for the first; the reply also says `end_of_input` and `stop`."""
+        """Read particle blocks after a cursor, waiting for the first; the reply also says `end_of_input` and `stop`.
+
+        A worker that takes particles of selected classes gives the revisions of classification and selection that it knows; the
+        reply then has `class_averages` when there are others, and the input ends after the last of them.
+        """
         request = wire.ReadParticleBlocksRequest(
             lease=self._lease, after_sequence=after_sequence, max_count=max_count, wait_seconds=wait_seconds
         )
+        if known_classes is not None:
+            request.class_revision, request.selection_revision = known_classes
         stopped = wire.ReadParticleBlocksResponse(stop=True)
         reply: wire.ReadParticleBlocksResponse = self._read(self._stub.ReadParticleBlocks, request, wait_seconds, stopped)
         return reply
 
-        if known_classes is not None:
-            request.class_revision, request.selection_revision = known_classes
     def commit_checkpoint(self, number: int, cursor_sequence: int, path: str, sha256: str) -> tuple[str, ...]:
         """Make a checkpoint the one to resume from; returns the files (relative to the session's folder) to delete."""
         checkpoint = wire.Checkpoint(number=number, cursor_sequence=cursor_sequence, path=path, sha256=sha256)
