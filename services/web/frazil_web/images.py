@@ -8,12 +8,15 @@ import math
 from typing import Any
 
 from fastapi import APIRouter, Request
+from google.protobuf.json_format import Parse
 from starlette.responses import JSONResponse, Response
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult
 from frazil.model.errors import ErrorKind, FrazilError
+from frazil.rpc import attributes
 from frazil_web.containment import read_beneath, split_relative
-from frazil_web.records import result_version
+from frazil_web.npy import read_candidates
+from frazil_web.records import exposure_detail, finite, result_version
 from frazil_web.scheduler import Scheduler
 from frazil_web.star import read_loop, read_value
 
@@ -44,12 +47,16 @@ async def spectrum(request: Request, exposure_id: str, v: str = "") -> Response:
 async def picks(request: Request, exposure_id: str, v: str = "") -> Response:
     """Return the picks in px of the full micrograph: parallel lists x, y and score."""
     exposure, result = await _result(request, exposure_id)
-    columns: dict[str, list[float]] = {}
+    content = b""
     if result.picks_star:
         content = await _read(request, exposure.session_id, _attempt_path(result, result.picks_star))
-        names = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
-        columns = await asyncio.to_thread(read_loop, content.decode("utf-8", "replace"), "", names)
-    overlay = {
+    return _json(await asyncio.to_thread(_picks_of, result, content), forever=v == result_version(exposure))
+
+
+def _picks_of(result: ExposureResult, content: bytes) -> dict[str, Any]:
+    names = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
+    columns = read_loop(content.decode("utf-8", "replace"), "", names)
+    return {
         "width_px": result.width_px,
         "height_px": result.height_px,
         "pixel_size_angstrom": result.pixel_size_angstrom,
@@ -57,7 +64,34 @@ async def picks(request: Request, exposure_id: str, v: str = "") -> Response:
         "y": _numbers(columns.get("rlnCoordinateY", []), 1),
         "score": _numbers(columns.get("rlnAutopickFigureOfMerit", []), 4),
     }
-    return _json(overlay, forever=v == result_version(exposure))
+
+
+@router.get("/exposures/{exposure_id}/candidates.json")
+async def candidates(request: Request, exposure_id: str, v: str = "") -> Response:
+    """Return what the picker found, also below its threshold, and that threshold; parallel lists, best first."""
+    exposure, result = await _result(request, exposure_id)
+    content = await _read(request, exposure.session_id, _attempt_path(result, result.candidates))
+    columns = await asyncio.to_thread(read_candidates, content)
+    found: dict[str, Any] = {name: _numbers(columns[name], digits) for name, digits in (("x_px", 1), ("y_px", 1), ("score", 4), ("power", 3))}
+    found |= {"score_min": finite(result.pick_score_min), "pixel_size_angstrom": result.pixel_size_angstrom}
+    return _json(found | {"width_px": result.width_px, "height_px": result.height_px}, forever=v == result_version(exposure))
+
+
+@router.get("/exposures/{exposure_id}/tests/{job_id}/{name}")
+async def tested(request: Request, exposure_id: str, job_id: str, name: str) -> Response:
+    """Return a file of a test of parameters: result.json, thumbnail.png, spectrum.png, or its picks.json."""
+    exposure = await _scheduler(request).exposure(exposure_id)
+    folder = f"tests/{exposure.exposure_id}/{job_id}"
+    result = Parse(await _read(request, exposure.session_id, f"{folder}/result.json"), ExposureResult())
+    if name == "result.json":
+        shown = Exposure(exposure_id=exposure_id, result=result)
+        return _json({"result": exposure_detail(shown)["result"], "attributes": attributes.values(shown)}, forever=True)
+    if name == "picks.json":
+        content = await _read(request, exposure.session_id, f"{folder}/{result.picks_star}")
+        return _json(await asyncio.to_thread(_picks_of, result, content), forever=True)
+    if name not in ("thumbnail.png", "spectrum.png"):
+        raise FrazilError("FILE_NOT_FOUND", f"A test has no {name}.", kind=ErrorKind.NOT_FOUND)
+    return _png(request, await _read(request, exposure.session_id, f"{folder}/{name}"), forever=True)
 
 
 @router.get("/exposures/{exposure_id}/motion.json")

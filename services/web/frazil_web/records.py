@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
+from frazil.rpc import attributes
 
 Json = dict[str, Any]
 
@@ -23,6 +24,8 @@ EXPOSURE_COLUMNS = (
     "relative_path",
     "state",
     "failure",
+    "override",
+    "rejected",
     "version",
     "register_time",
     "finish_time",
@@ -37,6 +40,7 @@ EXPOSURE_COLUMNS = (
     "pick_count",
     "particle_count",
     "warning_count",
+    "attributes",
 )
 
 
@@ -109,6 +113,8 @@ def exposure_row(exposure: Exposure) -> list[Any]:
         exposure.file.relative_path,
         enum_name(Exposure.State.DESCRIPTOR, exposure.state),
         exposure.failure,
+        enum_name(exposure.DESCRIPTOR.fields_by_name["override"].enum_type, exposure.override),
+        exposure.rejected,
         result_version(exposure),
         epoch_seconds(exposure.register_time) if exposure.HasField("register_time") else None,
         epoch_seconds(exposure.finish_time) if exposure.HasField("finish_time") else None,
@@ -130,7 +136,18 @@ def exposure_row(exposure: Exposure) -> list[Any]:
         result.pick_count,
         result.particle_count,
         len(result.warnings),
+        [_digits(value) for value in attributes.values(exposure).values()],
     ]
+
+
+def _digits(value: float | None) -> float | None:
+    """Return what a plot or a threshold needs of a number: seven digits, of times to the second."""
+    return None if value is None else float(f"{value:.{10 if abs(value) > 1e8 else 7}g}")
+
+
+def attribute_table() -> list[Json]:
+    """Return the attributes of exposures in the order of the column `attributes`."""
+    return [{"name": one.name, "title": one.title, "unit": one.unit} for one in attributes.ATTRIBUTES]
 
 
 def _short(value: float) -> float | None:

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from frazil.api.session.v1.session_pb2 import (
     AdviseComputeRequest,
     Alternation,
+    AttributeThreshold,
     ComputeResources,
     Session,
     SessionParameters,
@@ -109,6 +110,47 @@ def read_advice(body: Any) -> AdviseComputeRequest:
         parameters=parameters if "parameters" in body else None,
         compute=compute if "compute" in body else None,
     )
+
+
+def read_changes(body: Any, own: SessionParameters) -> SessionParameters:
+    """Return a session's parameters with the changes that a body describes; null or an empty text unsets one.
+
+    Raises FrazilError FIELDS_INVALID.
+    """
+    changes = body.get("parameters") if isinstance(body, dict) else None
+    if not isinstance(changes, dict):
+        raise FrazilError("BODY_INVALID", "Send the changed parameters as a JSON object.")
+    changed = SessionParameters()
+    changed.CopyFrom(own)
+    for name in changes:
+        if name in changed.DESCRIPTOR.fields_by_name:
+            changed.ClearField(name)
+    wrong: dict[str, str] = {}
+    _fill(changed, changes, wrong)
+    _refuse(wrong)
+    return changed
+
+
+def read_thresholds(body: Any) -> list[AttributeThreshold]:
+    """Return the intervals that a body describes; raises FrazilError BODY_INVALID."""
+    rows = body.get("thresholds") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise FrazilError("BODY_INVALID", "Send thresholds as a list of objects.")
+    found = []
+    for row in rows:
+        ends = {end: row[end] for end in ("minimum", "maximum") if row.get(end) is not None}
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in ends.values()):
+            raise FrazilError("BODY_INVALID", "The ends of an interval are numbers.")
+        found.append(AttributeThreshold(attribute=read_text(row, "attribute"), **ends))
+    return found
+
+
+def read_texts(body: Any, name: str, most: int) -> list[str]:
+    """Return a list of texts of a body; raises FrazilError BODY_INVALID."""
+    values = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(values, list) or len(values) > most or not all(isinstance(one, str) and one for one in values):
+        raise FrazilError("BODY_INVALID", f"Send {name} as a list of at most {most:,} texts.")
+    return values
 
 
 def read_text(body: Any, name: str, *, optional: bool = False) -> str:

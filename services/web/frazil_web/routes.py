@@ -21,7 +21,15 @@ from frazil.api.session.v1.session_pb2 import (
 )
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_web.events import TYPE_OF_BODY, event_stream, until_closing
-from frazil_web.records import EXPOSURE_COLUMNS, Json, exposure_detail, exposure_row, exposure_table, to_json
+from frazil_web.records import (
+    EXPOSURE_COLUMNS,
+    Json,
+    attribute_table,
+    exposure_detail,
+    exposure_row,
+    exposure_table,
+    to_json,
+)
 from frazil_web.requests import read_request_id, read_session
 from frazil_web.scheduler import Scheduler
 
@@ -139,6 +147,7 @@ async def session_snapshot(request: Request, session: str) -> Response:
         "sequence": sequence,
         "time": time.time(),
         "session": to_json(found),
+        "attributes": attribute_table(),
         "exposures": {"columns": list(EXPOSURE_COLUMNS), "rows": rows},
         "classes": to_json(classes) if classes is not None else None,
         "volume": to_json(volume) if volume is not None else None,

@@ -19,7 +19,12 @@ TARGET = Path(__file__).parent / "src" / "records.ts"
 _TIMESTAMP = "google.protobuf.Timestamp"
 _TEXTS = {FieldDescriptor.TYPE_STRING}
 _FLOATS = {FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT}
-_SUMMARY_OF_ITS_OWN = {"relative_path": "string", "version": "string", "warning_count": "number | null"}
+_SUMMARY_OF_ITS_OWN = {
+    "relative_path": "string",
+    "version": "string",
+    "warning_count": "number | null",
+    "attributes": "readonly (number | null)[] | null",
+}
 
 
 def typescript() -> str:
@@ -79,7 +84,7 @@ def _scalar(field: FieldDescriptor) -> str:
 
 
 def _summary() -> str:
-    """Return the exposure in short: columns of the exposure itself, of its result, and three of our own."""
+    """Return the exposure in short: columns of the exposure itself, of its result, and some of our own."""
     own = Exposure.DESCRIPTOR.fields_by_name
     result = own["result"].message_type.fields_by_name
     members = []

@@ -1,9 +1,11 @@
 // The service's JSON API: one function per question; failures are ApiError with the server's own sentence.
 import type {
+  AttributeThreshold,
   ClassAverages,
   ComputeAdvice,
   ExplainWaitResponse,
   Exposure,
+  ExposureResult,
   ExposureSummary,
   Job,
   Lane,
@@ -41,6 +43,7 @@ export interface SessionSnapshot extends Resources {
   readonly sequence: number;
   readonly time: number;
   readonly session: Session;
+  readonly attributes: readonly AttributeName[];
   readonly exposures: ExposureTable;
   readonly classes: ClassAverages | null;
   readonly volume: Volume | null;
@@ -58,6 +61,37 @@ export interface Picks {
   readonly x: readonly (number | null)[];
   readonly y: readonly (number | null)[];
   readonly score: readonly (number | null)[];
+}
+
+/** What a picker found in one micrograph, best first, and the threshold it found itself; null when noise explains all. */
+export interface Candidates {
+  readonly width_px: number;
+  readonly height_px: number;
+  readonly pixel_size_angstrom: number;
+  readonly x_px: readonly (number | null)[];
+  readonly y_px: readonly (number | null)[];
+  readonly score: readonly (number | null)[];
+  readonly power: readonly (number | null)[];
+  readonly score_min: number | null;
+}
+
+/** One number of exposures, by which they are curated. */
+export interface AttributeName {
+  readonly name: string;
+  readonly title: string;
+  readonly unit: string;
+}
+
+/** What a test of parameters left. */
+export interface Tested {
+  readonly result: ExposureResult;
+  readonly attributes: Readonly<Record<string, number | null>>;
+}
+
+export interface ParametersReply {
+  readonly session: Session;
+  readonly redone: Readonly<Record<string, number>>;
+  readonly sentence: string;
 }
 
 export interface MotionTrack {
@@ -96,6 +130,17 @@ export const getExposure = (exposureId: string): Promise<{ exposure: Exposure & 
 
 export const getPicks = (exposureId: string, version: string): Promise<Picks> =>
   get(`/api/exposures/${encodeURIComponent(exposureId)}/picks.json?v=${version}`);
+
+export const getCandidates = (exposureId: string, version: string): Promise<Candidates> =>
+  get(`/api/exposures/${encodeURIComponent(exposureId)}/candidates.json?v=${version}`);
+
+export const testAddress = (exposureId: string, jobId: string, file: string): string =>
+  `/api/exposures/${encodeURIComponent(exposureId)}/tests/${encodeURIComponent(jobId)}/${file}`;
+
+export const getTested = (exposureId: string, jobId: string): Promise<Tested> => get(testAddress(exposureId, jobId, "result.json"));
+
+export const getTestedPicks = (exposureId: string, jobId: string): Promise<Picks> =>
+  get(testAddress(exposureId, jobId, "picks.json"));
 
 export const getMotion = (exposureId: string, version: string): Promise<MotionTrack> =>
   get(`/api/exposures/${encodeURIComponent(exposureId)}/motion.json?v=${version}`);
@@ -142,6 +187,36 @@ export const cloneSession = (session: string, name: string, folder: string): Pro
 
 export const deleteSession = (session: string, results: boolean): Promise<unknown> =>
   post(`/api/sessions/${encodeURIComponent(session)}/delete`, { delete_results: results, request_id: newRequestId() });
+
+/** Change some parameters; null unsets one. With `dryRun` only what would be redone is said. */
+export const updateParameters = (
+  session: string,
+  parameters: Values,
+  options: { readonly newOnly: boolean; readonly redoFrom: string; readonly dryRun: boolean },
+): Promise<ParametersReply> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/parameters`, {
+    parameters,
+    new_exposures_only: options.newOnly,
+    redo_from: options.redoFrom,
+    dry_run: options.dryRun,
+    request_id: newRequestId(),
+  });
+
+export const updateThresholds = (
+  session: string,
+  thresholds: readonly AttributeThreshold[],
+): Promise<{ session: Session }> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/thresholds`, { thresholds, request_id: newRequestId() });
+
+export const curate = (session: string, exposureIds: readonly string[], word: "" | "accept" | "reject"): Promise<unknown> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/curate`, {
+    exposure_ids: exposureIds,
+    override: word,
+    request_id: newRequestId(),
+  });
+
+export const testExposure = (exposureId: string, parameters: Values): Promise<{ job_id: string; folder: string }> =>
+  post(`/api/exposures/${encodeURIComponent(exposureId)}/test`, { parameters, request_id: newRequestId() });
 
 export const getProfiles = (): Promise<{ profiles: readonly Profile[] }> => get("/api/profiles");
 

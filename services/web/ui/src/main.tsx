@@ -9,6 +9,7 @@ import "./styles/sessions.css";
 import "./styles/session.css";
 import "./styles/exposure.css";
 import "./styles/resources.css";
+import "./styles/curation.css";
 
 const root = document.getElementById("root");
 if (root !== null) {

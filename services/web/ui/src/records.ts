@@ -11,6 +11,12 @@ export interface AngularSpread {
   readonly preferred: boolean;
 }
 
+export interface AttributeThreshold {
+  readonly attribute: string;
+  readonly minimum: number | null;
+  readonly maximum: number | null;
+}
+
 export interface Blocker {
   readonly slot_key: string;
   readonly job_id: string;
@@ -26,6 +32,10 @@ export interface ClassAverage {
   readonly resolution_angstrom: number | null;
   readonly effective_classes: number | null;
   readonly junk: boolean;
+  readonly selected: boolean;
+  readonly restarts: number;
+  readonly mean_probability: number | null;
+  readonly quality: number | null;
 }
 
 export interface ClassAverages {
@@ -44,6 +54,28 @@ export interface ClassAverages {
   readonly classes: readonly ClassAverage[];
   readonly final: boolean;
   readonly publish_time: number | null;
+  readonly selection: ClassSelection | null;
+  readonly selected_particle_count: number;
+}
+
+export interface ClassOverride {
+  readonly class_number: number;
+  readonly selected: boolean;
+  readonly restarts: number;
+}
+
+export interface ClassSelection {
+  readonly revision: number;
+  readonly thresholds: ClassThresholds | null;
+  readonly overrides: readonly ClassOverride[];
+  readonly all_particles: boolean;
+}
+
+export interface ClassThresholds {
+  readonly particle_count_min: number;
+  readonly resolution_max_angstrom: number | null;
+  readonly effective_classes_max: number | null;
+  readonly ignore_ranking: boolean;
 }
 
 export interface ClusterJob {
@@ -100,6 +132,8 @@ export interface Exposure {
   readonly result: ExposureResult | null;
   readonly register_time: number | null;
   readonly finish_time: number | null;
+  readonly override: "unspecified" | "accept" | "reject" | "unknown";
+  readonly rejected: string;
 }
 
 export interface ExposureResult {
@@ -136,6 +170,22 @@ export interface ExposureResult {
   readonly warnings: readonly string[];
   readonly motion_local_angstrom: number | null;
   readonly motion_sigma_px: number | null;
+  readonly defocus_field_angstrom: readonly (number | null)[];
+  readonly defocus_range_angstrom: number | null;
+  readonly tilt_angle_degrees: number | null;
+  readonly tilt_axis_degrees: number | null;
+  readonly ice_ring: number | null;
+  readonly ice_thickness_relative: number | null;
+  readonly micrograph_unweighted: string;
+  readonly candidates: string;
+  readonly candidate_count: number;
+  readonly pick_score_min: number | null;
+  readonly picker: string;
+  readonly pick_score_median: number | null;
+  readonly pick_power_median: number | null;
+  readonly motion_frame_max_angstrom: number | null;
+  readonly stage_end_times: Readonly<Record<string, number | null>>;
+  readonly stage_digests: Readonly<Record<string, string>>;
 }
 
 export interface FscCurves {
@@ -290,6 +340,7 @@ export interface Session {
   readonly labels: Readonly<Record<string, string>>;
   readonly compute_next: ComputeResources | null;
   readonly slot_switch: SlotSwitch | null;
+  readonly thresholds: readonly AttributeThreshold[];
 }
 
 export interface SessionCounts {
@@ -301,6 +352,7 @@ export interface SessionCounts {
   readonly particles: number;
   readonly particle_block_sequence: number;
   readonly particles_classified: number;
+  readonly rejected: number;
 }
 
 export interface SessionParameters {
@@ -334,6 +386,7 @@ export interface SessionParameters {
   readonly picker_templates_path: string;
   readonly picker_lowpass_angstrom: number | null;
   readonly picker_angular_step_degrees: number | null;
+  readonly picker_template_numbers: readonly number[];
   readonly camera: string;
   readonly symmetry: string;
   readonly initial_volume_path: string;
@@ -344,6 +397,8 @@ export interface SessionParameters {
   readonly read_bzip2: boolean;
   readonly total_dose_e_per_angstrom2: number | null;
   readonly load_crop: number;
+  readonly phase_shift_min_degrees: number | null;
+  readonly phase_shift_max_degrees: number | null;
 }
 
 export interface SlotSwitch {
@@ -394,6 +449,8 @@ export interface ExposureSummary {
   readonly relative_path: string;
   readonly state: "unspecified" | "ready" | "running" | "done" | "quarantined" | "unknown";
   readonly failure: string;
+  readonly override: "unspecified" | "accept" | "reject" | "unknown";
+  readonly rejected: string;
   readonly version: string;
   readonly register_time: number | null;
   readonly finish_time: number | null;
@@ -408,4 +465,5 @@ export interface ExposureSummary {
   readonly pick_count: number | null;
   readonly particle_count: number | null;
   readonly warning_count: number | null;
+  readonly attributes: readonly (number | null)[] | null;
 }

@@ -1,5 +1,5 @@
 // What the page knows: a reducer over snapshots and events. Every event's body is a whole record, so applying one twice changes nothing.
-import { type ExposureTable, readExposures } from "./api";
+import { type AttributeName, type ExposureTable, readExposures } from "./api";
 import type { ClassAverages, ExposureSummary, Job, Lane, Node, Notice, Session, Volume } from "./records";
 
 /** How the page is connected: to its service, and through it to the scheduler. */
@@ -21,6 +21,8 @@ export interface State {
   readonly nodes: readonly Node[];
   readonly lanes: readonly Lane[];
   readonly jobs: readonly Job[];
+  /** What the places of an exposure's `attributes` hold. */
+  readonly attributes: readonly AttributeName[];
   /** Of the session shown, in order of number. */
   readonly exposures: readonly ExposureSummary[];
   readonly classes: ClassAverages | null;
@@ -60,6 +62,7 @@ export type Action =
       readonly nodes: readonly Node[];
       readonly lanes: readonly Lane[];
       readonly jobs: readonly Job[];
+      readonly attributes?: readonly AttributeName[];
       readonly exposures: ExposureTable | null;
       readonly classes: ClassAverages | null;
       readonly volume: Volume | null;
@@ -85,6 +88,7 @@ export const initialState: State = {
   nodes: [],
   lanes: [],
   jobs: [],
+  attributes: [],
   exposures: [],
   classes: null,
   volume: null,
@@ -105,6 +109,7 @@ export function reduce(state: State, action: Action): State {
         nodes: action.nodes,
         lanes: action.lanes,
         jobs: action.jobs,
+        attributes: action.attributes ?? [],
         exposures: action.exposures === null ? [] : readExposures(action.exposures),
         classes: action.classes,
         volume: action.volume,

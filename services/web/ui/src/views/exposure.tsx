@@ -1,21 +1,25 @@
 // One exposure, large: micrograph with picks, spectrum with CTF, motion, times, warnings. Arrow keys go to its neighbours.
 import { type ReactNode, useEffect, useState } from "react";
-import { getExposure, getMotion, type MotionTrack, spectrumAddress, thumbnailAddress } from "../api";
+import { curate, getExposure, getMotion, type MotionTrack, spectrumAddress, thumbnailAddress } from "../api";
 import { count, known, measure, moment } from "../format";
 import { useKeys, useNow } from "../hooks";
 import type { Exposure, ExposureResult, ExposureSummary, Session } from "../records";
+import type { State } from "../store";
 import { Alert, Dialog, Pill } from "./parts";
 import { PicksOverlay } from "./picks";
+import { TestDialog } from "./test_parameters";
 
 export function ExposureDialog(props: {
   readonly exposure: ExposureSummary;
   readonly session: Session;
+  readonly state: State;
   readonly order: readonly ExposureSummary[];
   readonly onOpen: (exposure: ExposureSummary) => void;
   readonly onClose: () => void;
 }): ReactNode {
   const { exposure, session, order } = props;
   const [picks, setPicks] = useState(true);
+  const [testing, setTesting] = useState(false);
   const detail = useDetail(exposure);
   const now = useNow();
   const place = order.findIndex((one) => one.exposure_id === exposure.exposure_id);
@@ -43,6 +47,12 @@ export function ExposureDialog(props: {
           {exposure.relative_path}
         </span>
         <span className="spacer" />
+        {exposure.version !== "" && <Verdict exposure={exposure} session={session} />}
+        {exposure.version !== "" && (
+          <button type="button" title="Try other parameters on this micrograph alone" onClick={() => setTesting(true)}>
+            Test…
+          </button>
+        )}
         <button type="button" className="toggle" aria-pressed={picks} title="Key p" onClick={() => setPicks(!picks)}>
           Picks
         </button>
@@ -77,6 +87,7 @@ export function ExposureDialog(props: {
         </div>
         <aside className="exposure-facts">
           {exposure.failure !== "" && <Alert tone="bad">{exposure.failure}</Alert>}
+          {exposure.rejected !== "" && <Alert tone="warn">Its particles are not used. {exposure.rejected}</Alert>}
           {result?.warnings.map((warning) => (
             <Alert key={warning} tone="warn">
               {warning}
@@ -89,7 +100,32 @@ export function ExposureDialog(props: {
           {result !== null && <Stages seconds={result.stage_seconds} />}
         </aside>
       </div>
+      {testing && <TestDialog exposure={exposure} session={session} state={props.state} onClose={() => setTesting(false)} />}
     </Dialog>
+  );
+}
+
+/** Accept or reject by hand; the pressed word is taken back by pressing it again. */
+function Verdict({ exposure, session }: { readonly exposure: ExposureSummary; readonly session: Session }): ReactNode {
+  const [problem, setProblem] = useState("");
+  const say = async (word: "accept" | "reject"): Promise<void> => {
+    try {
+      await curate(session.session_id, [exposure.exposure_id], exposure.override === word ? "" : word);
+      setProblem("");
+    } catch (error) {
+      setProblem(error instanceof Error ? error.message : "That did not work.");
+    }
+  };
+  return (
+    <span className="verdict" title={problem || "By hand, whatever thresholds say; press again to take it back"}>
+      {problem !== "" && <span className="bad-text">{problem}</span>}
+      <button type="button" className="toggle" aria-pressed={exposure.override === "accept"} onClick={() => void say("accept")}>
+        Accept
+      </button>
+      <button type="button" className="toggle" aria-pressed={exposure.override === "reject"} onClick={() => void say("reject")}>
+        Reject
+      </button>
+    </span>
   );
 }
 

@@ -4,146 +4,9 @@ import { ApiError, changeSession, createSession, getProfiles, newRequestId, type
 import type { Lane, Profile } from "../records";
 import { navigate, sessionPath } from "../router";
 import { AdvicePanel, useAdvice } from "./advice";
+import { FieldRow } from "./field_row";
 import { Alert, Dialog } from "./parts";
-
-interface Field {
-  readonly name: string;
-  readonly label: string;
-  readonly kind: "text" | "number" | "select";
-  readonly unit?: string;
-  readonly placeholder?: string;
-  readonly hint?: string;
-  readonly options?: readonly (readonly [string, string])[];
-  readonly wide?: boolean;
-}
-
-const FROM_METADATA = "from metadata";
-
-const MAIN: readonly Field[] = [
-  { name: "name", label: "Name", kind: "text", placeholder: "apoferritin-grid7", hint: "Also the name of its folder" },
-  {
-    name: "movie_folder",
-    label: "Movie folder",
-    kind: "text",
-    placeholder: "/data/microscope/grid7",
-    hint: "As the machine that runs Frazil sees it; never written to",
-    wide: true,
-  },
-  { name: "particle_diameter_angstrom", label: "Particle diameter", kind: "number", unit: "Å", placeholder: "140" },
-  {
-    name: "particle_diameter_max_angstrom",
-    label: "Largest diameter",
-    kind: "number",
-    unit: "Å",
-    placeholder: "same",
-    hint: "For elongated particles",
-  },
-];
-
-const MICROSCOPE: readonly Field[] = [
-  { name: "pixel_size_angstrom", label: "Pixel size", kind: "number", unit: "Å", placeholder: FROM_METADATA },
-  { name: "voltage_kv", label: "Voltage", kind: "number", unit: "kV", placeholder: FROM_METADATA },
-  { name: "spherical_aberration_mm", label: "Cs", kind: "number", unit: "mm", placeholder: FROM_METADATA },
-  { name: "amplitude_contrast", label: "Amplitude contrast", kind: "number", placeholder: "0.1" },
-  {
-    name: "dose_per_frame_e_per_angstrom2",
-    label: "Dose per frame",
-    kind: "number",
-    unit: "e/Å²",
-    placeholder: FROM_METADATA,
-  },
-];
-
-const FILES: readonly Field[] = [
-  { name: "movie_glob", label: "Movies", kind: "text", placeholder: "every movie", hint: "Pattern below the folder" },
-  { name: "gain_path", label: "Gain reference", kind: "text", placeholder: "none, or from metadata" },
-  {
-    name: "gain_flip",
-    label: "Flip gain",
-    kind: "select",
-    options: [
-      ["none", "no"],
-      ["x", "along x"],
-      ["y", "along y"],
-    ],
-  },
-  {
-    name: "gain_rotate",
-    label: "Rotate gain",
-    kind: "select",
-    options: [
-      ["0", "no"],
-      ["1", "90°"],
-      ["2", "180°"],
-      ["3", "270°"],
-    ],
-  },
-  { name: "defects_path", label: "Defect file", kind: "text", placeholder: "none" },
-  {
-    name: "gain_sense",
-    label: "Gain",
-    kind: "select",
-    options: [
-      ["", "as usual for its file"],
-      ["multiply", "multiplies"],
-      ["divide", "divides"],
-    ],
-  },
-  { name: "eer_fractions", label: "EER fractions", kind: "number", placeholder: "40" },
-  {
-    name: "eer_upsampling",
-    label: "EER upsampling",
-    kind: "select",
-    options: [
-      ["", "no"],
-      ["2", "2×"],
-      ["4", "4×"],
-    ],
-  },
-  {
-    name: "load_crop",
-    label: "Super-resolution",
-    kind: "select",
-    options: [
-      ["", "crop to physical pixels"],
-      ["1", "keep"],
-      ["2", "halve"],
-    ],
-  },
-];
-
-const PROCESSING: readonly Field[] = [
-  { name: "box_size_px", label: "Box", kind: "number", unit: "px", placeholder: "advised" },
-  { name: "class_count", label: "2D classes", kind: "number", placeholder: "50" },
-  {
-    name: "camera",
-    label: "Camera",
-    kind: "select",
-    options: [
-      ["", "not said"],
-      ["k2", "K2"],
-      ["k2-super-resolution", "K2 super-resolution"],
-      ["k3", "K3"],
-      ["k3-super-resolution", "K3 super-resolution"],
-      ["falcon3", "Falcon 3"],
-      ["falcon4", "Falcon 4"],
-      ["falcon4-eer", "Falcon 4 EER"],
-    ],
-  },
-  { name: "symmetry", label: "Symmetry", kind: "text", placeholder: "C1" },
-  { name: "initial_volume_path", label: "Initial volume", kind: "text", placeholder: "from ab-initio" },
-  {
-    name: "until",
-    label: "Stop after",
-    kind: "select",
-    options: [
-      ["", "the last stage"],
-      ["preprocess", "preprocessing"],
-      ["class2d", "2D classes"],
-      ["refine3d", "3D refinement"],
-    ],
-  },
-];
+import { type Field, FILES, MAIN, MICROSCOPE, PICKING, PROCESSING, readText, showValue } from "./session_fields";
 
 const RESOURCES: readonly Field[] = [
   { name: "preprocessing_workers", label: "Workers", kind: "number", placeholder: "1" },
@@ -181,18 +44,18 @@ const RESOURCES: readonly Field[] = [
 const LANES = ["preprocessing_lane", "reconstruction_lane", "auxiliary_lane"];
 const COMPUTE = new Set([...RESOURCES.map((field) => field.name), ...LANES]);
 
+const FIELDS = [...MAIN, ...MICROSCOPE, ...FILES, ...PICKING, ...PROCESSING, ...RESOURCES];
+
 type Texts = Readonly<Record<string, string>>;
 
 /** Turn the form's texts into what the service expects; a text that is no number is sent as it is, for the server to refuse. */
 export function readForm(values: Texts): NewSession {
-  const parameters: Record<string, string | number> = {};
-  const compute: Record<string, string | number | Values> = {};
-  const numbers = new Set([...MAIN, ...MICROSCOPE, ...FILES, ...PROCESSING, ...RESOURCES].filter(isNumber).map((field) => field.name));
+  const parameters: Record<string, string | number | readonly string[]> = {};
+  const compute: Record<string, string | number | readonly string[] | Values> = {};
   for (const [name, text] of Object.entries(values)) {
-    const trimmed = text.trim();
-    if (name === "name" || trimmed === "") continue;
-    const number = Number(trimmed.replace(",", "."));
-    const value = numbers.has(name) && Number.isFinite(number) ? number : trimmed;
+    if (name === "name" || text.trim() === "") continue;
+    const field = FIELDS.find((one) => one.name === name);
+    const value = field === undefined ? text.trim() : readText(field, text);
     if (name === "alternation") compute[name] = { enabled: true };
     else (COMPUTE.has(name) ? compute : parameters)[name] = value;
   }
@@ -203,20 +66,13 @@ export function readForm(values: Texts): NewSession {
 export function profileTexts(profile: Profile): Texts {
   const texts: Record<string, string> = {};
   const set = { ...profile.parameters, ...profile.compute } as Readonly<Record<string, unknown>>;
-  for (const field of [...MAIN, ...MICROSCOPE, ...FILES, ...PROCESSING, ...RESOURCES]) {
-    const value = set[field.name];
-    if (typeof value === "string" && value !== "" && value !== "unspecified") texts[field.name] = value;
-    else if (typeof value === "number" && value !== 0) texts[field.name] = String(value);
+  for (const field of FIELDS) {
+    const text = showValue(field, set[field.name]);
+    if (text !== "") texts[field.name] = text;
   }
   for (const lane of LANES) if (typeof set[lane] === "string" && set[lane] !== "default") texts[lane] = set[lane] as string;
   if (profile.compute?.alternation?.enabled === true) texts["alternation"] = "on";
   return texts;
-}
-
-const NUMBERED = new Set(["gain_rotate", "eer_upsampling", "load_crop"]);
-
-function isNumber(field: Field): boolean {
-  return field.kind === "number" || NUMBERED.has(field.name);
 }
 
 interface Form {
@@ -296,6 +152,7 @@ export function NewSessionForm({ lanes, onClose }: { readonly lanes: readonly La
         <Fields form={form} fields={MAIN} />
         <Fields form={form} fields={MICROSCOPE} legend="Microscope — leave empty what EPU or SerialEM wrote down" />
         <Fields form={form} fields={FILES} legend="Files" />
+        <Fields form={form} fields={PICKING} legend="Picking" />
         <Fields form={form} fields={PROCESSING} legend="Processing" />
         <Fields form={form} fields={[...RESOURCES, ...laneFields]} legend="Where and when jobs run" />
         <AdvicePanel advice={advice} />
@@ -378,49 +235,3 @@ function laneChoices(lanes: readonly Lane[]): readonly Field[] {
   ];
 }
 
-function FieldRow(props: {
-  readonly field: Field;
-  readonly value: string;
-  readonly problem: string;
-  readonly onChange: (value: string) => void;
-}): ReactNode {
-  const { field, value, problem } = props;
-  const id = `field-${field.name}`;
-  const common = {
-    id,
-    name: field.name,
-    value,
-    "aria-invalid": problem !== "",
-    "aria-describedby": problem === "" ? undefined : `${id}-problem`,
-  };
-  return (
-    <div className={`field ${field.wide === true ? "field-wide" : ""}`}>
-      <label htmlFor={id}>{field.label}</label>
-      {field.kind === "select" ? (
-        <select {...common} onChange={(event) => props.onChange(event.target.value)}>
-          {field.options?.map(([option, name]) => (
-            <option key={option} value={option}>
-              {name}
-            </option>
-          ))}
-        </select>
-      ) : (
-        <div className="input">
-          <input
-            {...common}
-            type="text"
-            inputMode={field.kind === "number" ? "decimal" : "text"}
-            autoComplete="off"
-            spellCheck={false}
-            placeholder={field.placeholder}
-            onChange={(event) => props.onChange(event.target.value)}
-          />
-          {field.unit !== undefined && <span className="input-unit">{field.unit}</span>}
-        </div>
-      )}
-      <div id={`${id}-problem`} className={problem === "" ? "field-hint" : "field-problem"}>
-        {problem || field.hint || "\u00a0"}
-      </div>
-    </div>
-  );
-}

@@ -22,7 +22,17 @@ export function PicksOverlay(props: {
   readonly fit: "cover" | "contain";
 }): ReactNode {
   const { exposure, diameterAngstrom, fit } = props;
-  const picks = usePicks(exposure.exposure_id, exposure.version);
+  return <Circles picks={usePicks(exposure.exposure_id, exposure.version)} diameterAngstrom={diameterAngstrom} fit={fit} />;
+}
+
+/** Circles around places in px of the full micrograph; `faint` ones are only hinted at. */
+export function Circles(props: {
+  readonly picks: Picks | null;
+  readonly diameterAngstrom: number;
+  readonly fit: "cover" | "contain";
+  readonly faint?: boolean;
+}): ReactNode {
+  const { picks, diameterAngstrom, fit, faint = false } = props;
   const [frame, size] = useSize<HTMLSpanElement>();
   const canvas = useRef<HTMLCanvasElement>(null);
   const colours = useColourScheme();
@@ -30,7 +40,7 @@ export function PicksOverlay(props: {
     if (canvas.current !== null && picks !== null) draw(canvas.current, picks, size, diameterAngstrom, fit);
   }, [picks, size, diameterAngstrom, fit, colours]);
   return (
-    <span ref={frame} className="picks">
+    <span ref={frame} className={faint ? "picks picks-faint" : "picks"}>
       <canvas ref={canvas} />
     </span>
   );

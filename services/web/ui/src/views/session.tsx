@@ -9,14 +9,17 @@ import { countExposures, type Counts, hourlyRate, median, newest, stripOrder } f
 import type { State } from "../store";
 import { ClassesPanel } from "./classes";
 import { ComputeDialog } from "./compute";
+import { CurationDialog } from "./curation";
 import { ExposureDialog } from "./exposure";
 import { Alert, Dialog, Empty, Pill, ProgressBar, Stat } from "./parts";
+import { ParametersDialog } from "./parameters";
 import { PlotsPanel } from "./plots";
 import { Strip } from "./strip";
 import { VolumePanel } from "./volume";
 
 export function SessionView({ state, openExposure }: { readonly state: State; readonly openExposure: string }): ReactNode {
   const [failedOnly, setFailedOnly] = useState(false);
+  const [curating, setCurating] = useState(false);
   const session = state.sessions[0];
   const counts = useMemo(() => countExposures(state.exposures), [state.exposures]);
   const slow = useDeferredValue(state.exposures);
@@ -30,7 +33,7 @@ export function SessionView({ state, openExposure }: { readonly state: State; re
   const opened = openExposure === "" ? undefined : state.exposures.find((one) => one.exposure_id === openExposure);
   return (
     <section className="session">
-      <SessionHead session={session} state={state} counts={counts} />
+      <SessionHead session={session} state={state} counts={counts} onCurate={() => setCurating(true)} />
       <Attention session={session} state={state} counts={counts} />
       <Figures session={session} state={state} counts={counts} exposures={state.exposures} />
       <Strip
@@ -46,10 +49,12 @@ export function SessionView({ state, openExposure }: { readonly state: State; re
         <ClassesPanel classes={state.classes} session={session} particles={counts.particles} />
         {state.volume !== null && <VolumePanel volume={state.volume} />}
       </div>
+      {curating && <CurationDialog session={session} state={state} onOpen={open} onClose={() => setCurating(false)} />}
       {opened !== undefined && (
         <ExposureDialog
           exposure={opened}
           session={session}
+          state={state}
           order={ordered}
           onOpen={open}
           onClose={() => navigate(sessionPath(sessionId))}
@@ -59,9 +64,15 @@ export function SessionView({ state, openExposure }: { readonly state: State; re
   );
 }
 
-function SessionHead(props: { readonly session: Session; readonly state: State; readonly counts: Counts }): ReactNode {
+function SessionHead(props: {
+  readonly session: Session;
+  readonly state: State;
+  readonly counts: Counts;
+  readonly onCurate: () => void;
+}): ReactNode {
   const { session, state, counts } = props;
   const [computing, setComputing] = useState(false);
+  const [tuning, setTuning] = useState(false);
   const [changing, setChanging] = useState(false);
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
@@ -87,6 +98,12 @@ function SessionHead(props: { readonly session: Session; readonly state: State; 
       </span>
       <Settings session={session} />
       <div className="session-actions">
+        <button type="button" title="Optics, picking, box: what is stale is redone" onClick={() => setTuning(true)}>
+          Parameters…
+        </button>
+        <button type="button" title="Which micrographs are used" onClick={props.onCurate}>
+          Curation…
+        </button>
         <button type="button" title="Workers, lanes, streaming jobs" onClick={() => setComputing(true)}>
           Compute…
         </button>
@@ -124,6 +141,7 @@ function SessionHead(props: { readonly session: Session; readonly state: State; 
       </div>
       {problem !== "" && <Alert tone="bad">{problem}</Alert>}
       {changing && <MoreDialog session={session} onClose={() => setChanging(false)} />}
+      {tuning && <ParametersDialog session={session} exposures={state.exposures} onClose={() => setTuning(false)} />}
       {computing && (
         <ComputeDialog
           session={session}
@@ -279,6 +297,11 @@ function Figures(props: {
         <Stat name="Running" value={count(counts.running)} tone={counts.running > 0 ? "accent-text" : ""} />
         <Stat name="Done" value={count(counts.done)} />
         <Stat name="Failed" value={count(counts.quarantined)} tone={counts.quarantined > 0 ? "bad-text" : ""} />
+        <Stat
+          name="Rejected"
+          value={count(session.counts?.rejected ?? 0)}
+          hint="Processed, but their particles are not used: see Curation"
+        />
         <ProgressBar counts={counts} />
       </div>
       <div className="figures-rates">

@@ -52,7 +52,7 @@ describe("sortClasses", () => {
     particle_count,
     resolution_angstrom,
     effective_classes: 1,
-    junk: false,
+    junk: false as const, selected: true, restarts: 0, mean_probability: 0.5, quality: 1,
   });
   const classes = [make(1, 10, null), make(2, 30, 9), make(3, 30, 8), make(4, 5, 7)];
   const order = (by: "count" | "resolution" | "number"): number[] => sortClasses(classes, by).map((one) => one.class_number);
