@@ -20,7 +20,7 @@ def advise(world: World, session: str = "", *, until: str = "", camera: str = ""
 
     def body(tx: Any) -> session_pb2.ComputeAdvice:
         row = sessions.require(tx, session) if session else None
-        return advice.advise(tx, world.lanes, row, parameters, resources)
+        return advice.advise(advice.slots_for(tx, world.lanes, row), world.lanes, row, parameters, resources)
 
     return world.store.read(body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,20 +42,24 @@ class _Plan:
         )
 
 
+def slots_for(tx: Transaction, lanes: queue.Lanes, row: RowMapping | None) -> Lanes:
+    """Return every lane's slots for a session, or for one about to be created; those that it holds itself count as free."""
+    return _without_own(tx, queue.slots_by_lane(tx, lanes), row)
+
+
 def advise(
-    tx: Transaction,
+    slots: Lanes,
     lanes: queue.Lanes,
     row: RowMapping | None,
     parameters: session_pb2.SessionParameters,
     resources: session_pb2.ComputeResources,
 ) -> session_pb2.ComputeAdvice:
-    """Return what the jobs of a session, or of one about to be created (None), would get of the slots as they are now."""
-    slots = _slots(tx, lanes, row)
+    """Return what the jobs of a session, or of one about to be created (None), would get of the slots of `slots_for`."""
     streaming = _streaming(row, parameters, resources)
     plan = _plan(slots, row, parameters, resources, streaming)
     mine = _in_service(slots, plan)
     advice = session_pb2.ComputeAdvice(slots=len(mine), free_slots=len(plan.free))
-    clusters = frozenset(name for name, lane in lanes.items() if lane.policy is not None)
+    clusters = _clusters(lanes)
     for kind, job in plan.asked:
         advice.jobs.append(_planned(kind, job, plan, slots, clusters))
     better = _better(slots, row, parameters, plan, streaming)
@@ -72,22 +77,37 @@ def refuse_hopeless(
     streaming: Sequence[str],
 ) -> None:
     """Raise FrazilError NO_SLOT_FITS when a job that a session would queue fits no slot of its lane at all."""
+    by_lane = queue.slots_by_lane(tx, lanes)
     for _, job in _asked("", parameters, resources, streaming):
-        queue.refuse_hopeless(tx, lanes, job)
+        queue.refuse_hopeless(lanes, by_lane, job)
 
 
-def warning(advice: session_pb2.ComputeAdvice) -> str:
-    """Return what to tell a person who starts a session; empty when everything runs together."""
-    waits = any(job.reason in (Reason.LANE_HELD.value, Reason.LANE_TOO_SMALL.value) for job in advice.jobs)
-    return advice.sentences[0] if waits else ""
+def of_start(tx: Transaction, lanes: queue.Lanes, row: RowMapping) -> str:
+    """Return what to tell a person who starts a session; empty when everything runs together.
+
+    Only this session's jobs are planned, and no better plan is looked for: the writer is held. Raises FrazilError NO_SLOT_FITS.
+    """
+    parameters, resources = session_pb2.SessionParameters.FromString(row["parameters"]), compute.of(row)
+    by_lane = queue.slots_by_lane(tx, lanes)
+    for _, job in _asked("", parameters, resources, compute.streaming(row)):
+        queue.refuse_hopeless(lanes, by_lane, job)
+    slots, clusters = _without_own(tx, by_lane, row), _clusters(lanes)
+    plan = _plan(slots, row, parameters, resources, _streaming(row, parameters, resources))
+    lasting = (Reason.LANE_HELD, Reason.LANE_TOO_SMALL)
+    waits = any(plan.blocked.get(job.job_id) in lasting and job.lane not in clusters for _, job in plan.asked)
+    return next(iter(_sentences(slots, plan, None, len(_in_service(slots, plan)), clusters))) if waits else ""
 
 
-def _slots(tx: Transaction, lanes: queue.Lanes, row: RowMapping | None) -> Lanes:
+def _clusters(lanes: queue.Lanes) -> frozenset[str]:
+    return frozenset(name for name, lane in lanes.items() if lane.policy is not None)
+
+
+def _without_own(tx: Transaction, by_lane: Lanes, row: RowMapping | None) -> Lanes:
     """Return every lane's slots; those that the session holds itself count as free."""
     own = {job["job_id"] for job in jobs.of_session(tx, row["session_id"])} if row is not None else set()
     return {
         name: [replace(s, holder=None) if s.holder is not None and s.holder.job_id in own else s for s in slots]
-        for name, slots in queue.slots_by_lane(tx, lanes).items()
+        for name, slots in by_lane.items()
     }
 
 
@@ -182,17 +202,18 @@ def _better(
     if not plan.free or plan.waiting(Reason.LANE_TOO_SMALL, Reason.NO_NODE, Reason.LANE_QUARANTINED, Reason.GPUS_BUSY):
         return None
     reserve = 1 + len(set(jobs.streaming_of(parameters)) - set(streaming))
-    best: _Plan | None = None
-    for workers in range(1, len(plan.free) + 1):
-        resources = _with(plan.resources, workers)
-        candidate = _plan(slots, row, parameters, resources, streaming)
-        if candidate.waiting() or (workers > 1 and candidate.left < reserve):
-            break
-        best = candidate
-    if best is None:
-        resources = _with(plan.resources, 1)
-        resources.alternation.enabled = True
-        best = _plan(slots, row, parameters, resources, streaming)
+
+    def of(workers: int) -> _Plan:
+        return _plan(slots, row, parameters, _with(plan.resources, workers), streaming)
+
+    def too_many(workers: int) -> bool:
+        candidate = of(workers)
+        return bool(candidate.waiting()) or (workers > 1 and candidate.left < reserve)
+
+    most = bisect_left(range(1, len(plan.free) + 1), x=True, key=too_many)
+    best = of(max(1, most))
+    if not most:
+        best.resources.alternation.enabled = True
     same = (_workers(best), best.resources.alternation.enabled) == (_workers(plan), plan.resources.alternation.enabled)
     runs_well = not plan.waiting() and plan.left <= reserve
     return None if same or runs_well else best

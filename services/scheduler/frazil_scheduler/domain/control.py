@@ -54,7 +54,7 @@ def submit(tx: Transaction, lanes: Mapping[str, LaneBackend], request: scheduler
         parameters={name: str(value) for name, value in declaration.read(request.parameters).items()},
     )
     row = require(tx, job_id)
-    queue.refuse_hopeless(tx, lanes, queue.to_job(row))
+    queue.refuse_hopeless(lanes, queue.slots_by_lane(tx, lanes), queue.to_job(row))
     return row
 
 

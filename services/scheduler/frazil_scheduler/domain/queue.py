@@ -122,15 +122,15 @@ def explain_wait(tx: Transaction, lanes: Lanes, row: RowMapping) -> scheduler_pb
     )
 
 
-def refuse_hopeless(tx: Transaction, lanes: Lanes, job: WaitingJob) -> None:
-    """Raise FrazilError NO_SLOT_FITS for a job that no slot of its lane could ever serve.
+def refuse_hopeless(lanes: Lanes, by_lane: Mapping[str, Sequence[Slot]], job: WaitingJob) -> None:
+    """Raise FrazilError NO_SLOT_FITS for a job that no slot of its lane, see `slots_by_lane`, could ever serve.
 
     A lane without slots may still get some, and a cluster's lane gets what is asked for: there nothing is refused.
     """
     lane = lanes.get(job.lane)
     if lane is None or lane.policy is not None:
         return
-    slots = slots_by_lane(tx, lanes)[job.lane]
+    slots = by_lane[job.lane]
     if slots and not any(fits(job, replace(slot, programs=frozenset({job.program}))) for slot in slots):
         raise FrazilError("NO_SLOT_FITS", _too_small(job, slots))
 

@@ -97,9 +97,7 @@ def start_checked(tx: Transaction, lanes: queue.Lanes, row: RowMapping) -> RowMa
     if row["state"] in ("RUNNING", "COMPLETING"):
         return row
     row = start(tx, row)
-    parameters, resources = session_pb2.SessionParameters.FromString(row["parameters"]), compute.of(row)
-    advice.refuse_hopeless(tx, lanes, parameters, resources, compute.streaming(row))
-    sentence = advice.warning(advice.advise(tx, lanes, row, parameters, resources))
+    sentence = advice.of_start(tx, lanes, row)
     if sentence:
         tx.notice("warning", sentence, row["session_id"])
     return row

@@ -26,7 +26,7 @@ def start_job(tx: Transaction, lanes: queue.Lanes, row: RowMapping, job_type: st
     if row["state"] != "PAUSED":
         _enter(tx, row, job_type)
         for job in _of_type(tx, row, job_type):
-            queue.refuse_hopeless(tx, lanes, queue.to_job(job))
+            queue.refuse_hopeless(lanes, queue.slots_by_lane(tx, lanes), queue.to_job(job))
     return sessions.require(tx, row["session_id"])
 
 

@@ -132,7 +132,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def AdviseCompute(self, request: session_pb2.AdviseComputeRequest, context: Any) -> session_pb2.ComputeAdvice:
         """Say what the GPUs at hand allow."""
 
-        def body(tx: Transaction) -> session_pb2.ComputeAdvice:
+        def gather(tx: Transaction) -> Callable[[], session_pb2.ComputeAdvice]:
             row = sessions.require(tx, request.session) if request.session else None
             parameters, resources = request.parameters, request.compute
             if row is not None and not request.HasField("parameters"):
@@ -142,9 +142,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             wanted = session_pb2.ComputeResources()
             wanted.CopyFrom(resources)
             self._check_compute(wanted)
-            return advice.advise(tx, self._hub.lanes, row, parameters, wanted)
+            slots, lanes = advice.slots_for(tx, self._hub.lanes, row), dict(self._hub.lanes)
+            return lambda: advice.advise(slots, lanes, row, parameters, wanted)
 
-        return await self._hub.store.look(body)
+        return await asyncio.to_thread(await self._hub.store.look(gather))  # the ledger's thread has better things to do
 
     async def SaveProfile(self, request: session_pb2.SaveProfileRequest, context: Any) -> session_pb2.Profile:
         """Save a configuration profile."""
