@@ -59,6 +59,19 @@ def symmetric_blobs(operators: np.ndarray, seed: int = 3, count: int = 3) -> np.
     return np.column_stack([places, np.tile(unit[:, 3], len(operators))])
 
 
+def in_found_frame(particle: np.ndarray, phantom: Phantom, pose: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """The particle turned and moved by what found poses have in common: images alone do not fix a map's frame.
+
+    pose, shift: found, near the truth for most: A_found R = A_true, and shift_found = shift_true - (A_found t)_xy.
+    """
+    relative = np.swapaxes(pose, 1, 2) @ phantom.pose
+    near = np.trace(relative, axis1=1, axis2=2) > 1 + 2 * np.cos(np.deg2rad(10))
+    u, _, v = np.linalg.svd(relative[near].mean(axis=0))
+    away = (phantom.shift - shift)[near].ravel()
+    move = np.linalg.lstsq(pose[near, :2].reshape(-1, 3), away, rcond=None)[0]
+    return np.column_stack([particle[:, :3] @ (u @ v).T + move, particle[:, 3]])
+
+
 def volume_of(particle: np.ndarray) -> np.ndarray:
     """(z, y, x), a Gaussian of unit height per blob."""
     axis = (np.arange(BOX) - BOX // 2) * PIXEL

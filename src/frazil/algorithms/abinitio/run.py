@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frazil.algorithms.abinitio import schedule, steps
+from frazil.algorithms.abinitio.centring import centre_on_average
 from frazil.algorithms.abinitio.parameters import AbInitioParameters
 from frazil.algorithms.abinitio.state import AbInitioState, Phase, Volumes, empty_state
 from frazil.algorithms.class2d.images import ParticleBlock
@@ -150,6 +151,7 @@ class AbInitio:
         if count < max(_LEAST_IMAGES, run.parameters.volume_count):
             raise FrazilError("TOO_FEW_PARTICLES", f"Select more particles for ab-initio: {count} are too few to begin with.")
         take_in(run.imaging, state, np.arange(count))
+        centre_on_average(run.imaging, state, run.parameters.particle_diameter_angstrom)
         self._begin_start()
         contest = schedule.contest_iterations(run.parameters)
         state.counters.phase = Phase.CONTEST if contest else Phase.ONLINE

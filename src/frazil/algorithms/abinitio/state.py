@@ -14,7 +14,7 @@ from frazil.array import Array, to_device, to_host
 from frazil.model.errors import FrazilError
 from frazil.primitives.volumes import reach_of
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -60,7 +60,7 @@ class AbInitioState:
     Attributes
     ----------
     particles: see `PoseTable`. volume_index: (particle,) int32; -1 before assignment.
-    noise, first_noise, profile, reference_power: as in `Refine3dState`.
+    noise, first_noise, reference_power: as in `Refine3dState`.
     volumes: of the start in hand, or None. best: of the best start so far, or None.
     likelihoods: (start judged,) mean log likelihood of held-out particles.
     temperature: of the next step; divides log likelihoods.
@@ -71,7 +71,6 @@ class AbInitioState:
     volume_index: npt.NDArray[np.int32]
     noise: npt.NDArray[np.float64]
     first_noise: npt.NDArray[np.float64]
-    profile: npt.NDArray[np.float64]
     likelihoods: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     history: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
     reference_power: float = 0.0
@@ -100,7 +99,7 @@ class AbInitioState:
         return arrays
 
 
-_PLAIN = ("volume_index", "noise", "first_noise", "profile", "likelihoods", "history")
+_PLAIN = ("volume_index", "noise", "first_noise", "likelihoods", "history")
 
 
 def from_arrays(arrays: Arrays, xp: Any) -> AbInitioState:
@@ -131,7 +130,7 @@ def from_arrays(arrays: Arrays, xp: Any) -> AbInitioState:
 def empty_state(shell_count: int) -> AbInitioState:
     """Return the state of a run that has seen nothing."""
     ones, none = np.ones(shell_count), np.zeros(0, np.uint64)
-    return AbInitioState(fresh_poses(none, 0), np.zeros(0, np.int32), ones, ones.copy(), np.zeros(shell_count))
+    return AbInitioState(fresh_poses(none, 0), np.zeros(0, np.int32), ones, ones.copy())
 
 
 def empty_volumes(count: int, radius: float, xp: Any) -> Volumes:

@@ -64,7 +64,7 @@ class Run:
 def make_run(parameters: AbInitioParameters, box_size_px: int, pixel_size_angstrom: float, xp: Any) -> Run:
     """Lay out a run for boxes of one size and pixel size."""
     diameter, finest = parameters.particle_diameter_angstrom, parameters.max_resolution_angstrom
-    imaging = make_imaging(box_size_px, pixel_size_angstrom, diameter, finest, finest, xp)
+    imaging = make_imaging(box_size_px, pixel_size_angstrom, diameter, finest, xp)
     return Run(parameters, symmetry(parameters.symmetry), imaging)
 
 

@@ -14,7 +14,7 @@ from frazil.array import Array, to_device, to_host
 from frazil.model.errors import FrazilError
 from frazil.primitives.volumes import reach_of
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 Arrays = dict[str, npt.NDArray[Any]]
 
 HISTORY = ("particles", "kind", "radius", "resolved", "jumped", "probability", "generation", "update")
@@ -161,7 +161,7 @@ class Refine3dState:
     sums: of the pass or unit in hand, or None.
     fsc: (shell,) float64 host; of the half maps under the sphere.
     noise: (shell,) float64 host; noise variance of the real and of the imaginary part. first_noise: when it was first taken.
-    reference_power: whitened power of a median image. profile: (shell,) transform of the circularly symmetric average.
+    reference_power: whitened power of a median image.
     radius: coefficients used in searching, Fourier pixels. resolved: the radius where the FSC last fell below 0.143.
     particles, counters: see there.
     history: (pass or unit, 8) float64: see `HISTORY`.
@@ -173,7 +173,6 @@ class Refine3dState:
     particles: PoseTable
     noise: npt.NDArray[np.float64]
     first_noise: npt.NDArray[np.float64]
-    profile: npt.NDArray[np.float64]
     fsc: npt.NDArray[np.float64]
     history: npt.NDArray[np.float64]
     radius: float
@@ -213,7 +212,6 @@ _PLAIN = (
     "start",
     "noise",
     "first_noise",
-    "profile",
     "fsc",
     "history",
     "retracted_uid",

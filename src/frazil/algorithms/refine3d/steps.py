@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from frazil.algorithms.refine3d import maps, schedule
+from frazil.algorithms.refine3d import intake, maps, schedule
+from frazil.algorithms.refine3d.centring import centre_on_reference
 from frazil.algorithms.refine3d.dense import make_bank
 from frazil.algorithms.refine3d.expectation import Search, expect
 from frazil.algorithms.refine3d.fsc import last_shell_above
@@ -26,6 +27,7 @@ from frazil.primitives.symmetry import Symmetry, symmetry
 _NOISE_STEP = (0.3, 2.0)
 _EVIDENCE_SHELLS = 3
 _EVIDENCE_SIGMA = 3.0
+_WINDOW_SHELLS = 2  # over which the images' own soft window carries correlation
 _GROWTH = 1.4
 _BEYOND_FSC = 2.0  # shells searched beyond the crossing of 0.143: their weight is next to nothing
 
@@ -60,7 +62,6 @@ def make_run(parameters: Refine3dParameters, box_size_px: int, pixel_size_angstr
         pixel_size_angstrom,
         parameters.particle_diameter_angstrom,
         parameters.max_resolution_angstrom,
-        parameters.start_resolution_angstrom,
         xp,
     )
     return Run(parameters, symmetry(parameters.symmetry), imaging)
@@ -93,6 +94,22 @@ def make_search(run: Run, state: Refine3dState, plan: PassPlan, insert_radius: f
         count = plane.count(plan.grid_radius)
         banks = [make_bank(plane, [cube], deviation, matrices, plan.grid_shifts, count) for cube in cubes]
     return Search(plan, run.group, cubes, banks, deviation, run.imaging.shift_sigma_angstrom, from_start)
+
+
+def take_in(run: Run, state: Refine3dState, rows: npt.NDArray[Any]) -> None:
+    """Give new particles their scale, and centre them on the start map.
+
+    The same map for both half sets, at detail that they share anyway: a profile of all particles at finer detail, as centres
+    were first found by, made noise refine to 20 Å.
+    """
+    if rows.size == 0:
+        return
+    plane, diameter = run.plane, run.parameters.particle_diameter_angstrom
+    intake.take_in(run.imaging, state, rows)
+    radius = schedule.start_radius(plane, run.parameters)
+    mask = maps.sphere_mask(plane, diameter, plane.working_size(radius))
+    reference = (maps.start_cube(plane, state.start, mask, radius), radius)
+    centre_on_reference(plane, run.group, run.imaging.images, state.particles, rows, reference, state.first_noise, diameter)
 
 
 def begin_sums(run: Run, plan: PassPlan) -> Sums:
@@ -173,7 +190,7 @@ def _evidence(run: Run, cubes: maps.HalfCubes, radius: float, mask: Array) -> bo
     all but spherical, and agree or not by chance: it is not asked then.)
     """
     plane, diameter = run.plane, run.parameters.particle_diameter_angstrom
-    first = int(np.ceil(schedule.start_radius(plane, run.parameters))) + schedule.leak_shells(plane, run.parameters)
+    first = int(np.ceil(schedule.start_radius(plane, run.parameters))) + _WINDOW_SHELLS
     shells = np.arange(first, min(first + _EVIDENCE_SHELLS, int(radius) + 1))
     if shells.size == 0:
         return False

@@ -18,7 +18,6 @@ import numpy.typing as npt
 from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.algorithms.refine3d import convergence, steps
 from frazil.algorithms.refine3d.expectation import Search
-from frazil.algorithms.refine3d.intake import take_in
 from frazil.algorithms.refine3d.parameters import Refine3dParameters
 from frazil.algorithms.refine3d.schedule import PassPlan, grid_limit, start_radius
 from frazil.algorithms.refine3d.state import HISTORY, Kind, Phase, Refine3dState, Sums, concatenate, fresh_poses
@@ -164,7 +163,7 @@ class StreamingRefinement:
         counters.unit_start, counters.unit_end = counters.taken, counters.taken + size
         counters.taken = counters.unit_end
         new = self._new_rows()
-        take_in(self._run.imaging, state, new)
+        steps.take_in(self._run, state, new)
         if not begun:
             if new.size:
                 self._enter_refining(Kind.DENSE)
@@ -293,7 +292,6 @@ def _first_state(run: steps.Run, start: npt.NDArray[Any] | None) -> Refine3dStat
         particles=fresh_poses(np.zeros(0, np.uint64), 0),
         noise=np.ones(plane.shell_count),
         first_noise=np.ones(plane.shell_count),
-        profile=np.zeros(plane.shell_count),
         fsc=np.zeros(plane.shell_count),
         history=np.zeros((0, len(HISTORY))),
         radius=radius,
