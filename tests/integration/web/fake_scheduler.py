@@ -163,6 +163,8 @@ def _keep(reply: Any) -> Any:
 
 class _Sessions(_Servicer, session_pb2_grpc.SessionServiceServicer):
     UpdateCompute = _keep(Session(name="grid7"))
+    UpdateParameters = _keep(session_pb2.UpdateParametersResponse(sentence="2 exposures will be redone."))
+    UpdateThresholds = _keep(Session(name="grid7"))
     SwitchPlan = _keep(Session(name="grid7"))
     StartStreamingJob = _keep(Session(name="grid7"))
     StopStreamingJob = _keep(Session(name="grid7"))
@@ -217,6 +219,8 @@ class _Sessions(_Servicer, session_pb2_grpc.SessionServiceServicer):
 
 
 class _Exposures(_Servicer, exposure_pb2_grpc.ExposureServiceServicer):
+    CurateExposures = _keep(exposure_pb2.CurateExposuresResponse())
+
     async def ListExposures(self, request: Any, context: Any) -> Any:
         session = self.ledger.find(request.session)
         exposures = self.ledger.exposures[session.session_id]

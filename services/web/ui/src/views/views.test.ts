@@ -5,7 +5,12 @@ import { parseRoute, sessionPath } from "../router";
 import { sortClasses } from "./classes";
 import { countJobs, handOver } from "./compute";
 import { trackPath } from "./exposure";
+import type { ExposureSummary } from "../records";
+import { intervalWords, passes, withInterval } from "./curation";
 import { profileTexts, readForm } from "./new_session";
+import { changesOf } from "./parameters";
+import { keptOf } from "./picks_tuner";
+import { ticks } from "./scatter";
 import { placeInBox } from "./picks";
 import { linePoints } from "./volume";
 
@@ -142,5 +147,54 @@ describe("handing a slot over", () => {
   });
   it("takes one worker's slot for the streaming job", () => {
     expect(handOver(jobs, "class2d_streaming")).toEqual({ preprocess: 1, class2d_streaming: 1 });
+  });
+});
+
+describe("curation", () => {
+  const attributes = [
+    { name: "ctf", title: "CTF fit", unit: "Å" },
+    { name: "motion", title: "Motion", unit: "Å" },
+  ];
+  const exposure = (values: readonly (number | null)[], override = "unspecified"): ExposureSummary =>
+    ({ attributes: values, override }) as unknown as ExposureSummary;
+
+  it("lets intervals decide, an unknown number lies outside, and a person's word wins", () => {
+    const fine = [{ attribute: "ctf", minimum: null, maximum: 5 }];
+    expect([4, 5, 6, null].map((fit) => passes(exposure([fit, 1]), fine, attributes))).toEqual([true, true, false, false]);
+    expect(passes(exposure([9, 1], "accept"), fine, attributes)).toBe(true);
+    expect(passes(exposure([1, 1], "reject"), [], attributes)).toBe(false);
+  });
+
+  it("replaces one interval and keeps the others", () => {
+    const now = [
+      { attribute: "ctf", minimum: null, maximum: 5 },
+      { attribute: "motion", minimum: 1, maximum: null },
+    ];
+    expect(withInterval(now, "ctf", { minimum: 2, maximum: 4 })).toEqual([now[1], { attribute: "ctf", minimum: 2, maximum: 4 }]);
+    expect(withInterval(now, "motion", { minimum: null, maximum: null })).toEqual([now[0]]);
+    expect([intervalWords({ minimum: 2, maximum: null }), intervalWords({ minimum: 1, maximum: 12_345 })]).toEqual(["≥ 2", "1–12.35k"]);
+  });
+
+  it("keeps candidates as the worker does: the picker's own threshold unless one is set, and the best so many", () => {
+    const found = { score: [0.5, 0.4, 0.3, null], power: [1, 5, 1, 1], score_min: 0.35 };
+    const none = { score: null, powerMin: null, powerMax: null, most: 4000 };
+    expect(keptOf(found, none)).toEqual([true, true, false, false]);
+    expect(keptOf(found, { ...none, score: 0.1, powerMax: 4 })).toEqual([true, false, true, false]);
+    expect(keptOf(found, { ...none, score: 0.1, most: 2 })).toEqual([true, true, false, false]);
+    expect(keptOf({ ...found, score_min: null }, none)).toEqual([false, false, false, false]);
+  });
+
+  it("sends only what was changed, and null for what was emptied", () => {
+    const shown = { picker_score_min: "0.2", box_size_px: "", picker: "" };
+    expect(changesOf(shown, { picker_score_min: " ", box_size_px: "256", picker: "" })).toEqual({
+      picker_score_min: null,
+      box_size_px: 256,
+    });
+    expect(changesOf(shown, { picker_shapes: "ring, ellipse" })).toEqual({ picker_shapes: ["ring", "ellipse"] });
+  });
+
+  it("labels axes with round numbers inside their range", () => {
+    expect(ticks([0.3, 9.7], 6)).toEqual([2, 4, 6, 8]);
+    expect(ticks([-1, 1], 4)).toEqual([-1, -0.5, 0, 0.5, 1]);
   });
 });
