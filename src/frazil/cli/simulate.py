@@ -40,6 +40,9 @@ def simulate(
     frames: Annotated[int, typer.Option("--frames", min=2, help="Frames.")] = 32,
     pixel_size: Annotated[float, typer.Option("--pixel-size", min=0.1, help="Å.")] = 1.76,
     dose_per_frame: Annotated[float, typer.Option("--dose-per-frame", min=0.01, help="e/Å².")] = 1.25,
+    tilt: Annotated[float, typer.Option("--tilt", min=-60.0, max=60.0, help="Degrees.")] = 0.0,
+    tilt_axis: Annotated[float, typer.Option("--tilt-axis", help="Degrees from +x towards +y.")] = 0.0,
+    phase_shift: Annotated[float, typer.Option("--phase-shift", min=0.0, max=180.0, help="Of a phase plate, degrees.")] = 0.0,
     layout: Annotated[Layout, typer.Option("--layout", help="As EPU or as SerialEM writes.")] = Layout.EPU,
     movie_format: Annotated[Format, typer.Option("--format", help="Of the movies.")] = Format.TIFF,
     interval: Annotated[
@@ -63,6 +66,9 @@ def simulate(
         frame_count=frames,
         pixel_size_angstrom=pixel_size,
         dose_per_frame_e_per_angstrom2=dose_per_frame,
+        tilt_degrees=tilt,
+        tilt_axis_degrees=tilt_axis,
+        phase_shift_degrees=phase_shift,
     )
     delivery = Delivery(
         layout=layout.value,

@@ -40,11 +40,16 @@ class SimulationParameters:
     defocus_min_angstrom: float = 8_000.0
     defocus_max_angstrom: float = 22_000.0
     astigmatism_max_angstrom: float = 300.0
+    phase_shift_degrees: float = 0.0  # of a phase plate
+    tilt_degrees: float = 0.0  # of the stage
+    tilt_axis_degrees: float = 0.0  # from +x towards +y
+    doming_angstrom: float = 0.0  # defocus of the middle of the field beyond that of the middles of its edges
 
     contrast: float = 0.33  # of the ideal phase object: inelastic scattering and thick ice take the rest
     envelope_b_angstrom2: float = 40.0
     ice_noise: float = 0.3  # power of the ice's structure relative to the shot noise of the whole exposure
     ice_gradient: float = 0.06  # relative change of brightness across the frame
+    crystalline_ice: float = 0.0  # power of the 3.67 Å ring relative to the shot noise of the whole exposure
 
     motion_angstrom: float = 16.0  # typical total drift
     local_motion_angstrom: float = 4.0  # typical difference of drift across the frame; 0: none

@@ -6,20 +6,23 @@ The scene is computed on a canvas larger than the frame, so that drift and CTF f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from frazil.model.ctf import Ctf
+from frazil.model.ctf import Ctf, DefocusField
 from frazil.simulator.atoms import Atoms
 from frazil.simulator.motion import SpecimenMotion, draw_motion
 from frazil.simulator.parameters import SimulationParameters
 from frazil.simulator.potential import electron_wavelength, interaction_constant, orientation_matrix, project
 
 _MARGIN_PX = 40
+_LAYER_ANGSTROM = 120.0
+_ICE_SPACING_ANGSTROM, _ICE_RING_WIDTH = 3.67, 0.004  # Å, 1/Å
 _TRUTH = [
     ("coordinate_x_px", "f8"),
     ("coordinate_y_px", "f8"),
@@ -81,8 +84,8 @@ class Renderer:
         self._kx = scipy.fft.rfftfreq(self._shape[1]).astype(np.float32)
         sy, sx = self._ky[:, None] / p.pixel_size_angstrom, self._kx / p.pixel_size_angstrom
         s2 = sx**2 + sy**2
-        self._transfer = -2.0 * contrast_transfer(scene.ctf, p, sx, sy)
-        self._transfer *= p.contrast * np.exp(-0.25 * p.envelope_b_angstrom2 * s2)
+        envelope = p.contrast * np.exp(-0.25 * p.envelope_b_angstrom2 * s2)
+        self._layers = [(-2.0 * contrast_transfer(ctf, p, sx, sy) * envelope, weight) for ctf, weight in _layers(scene.ctf, p)]
         self._decay = 0.5 / critical_exposure(np.sqrt(s2), p.voltage_kv)  # amplitude falls as exp(-dose x decay)
         self._moving = bool(scene.motion.field.any())
         self._still = None if self._moving else self._specimen(0)
@@ -91,17 +94,19 @@ class Renderer:
         """Return the expected electrons per pixel `(y, x)` of one frame; the frame's dose is counted to its middle."""
         p = self._scene.parameters
         specimen = self._still if self._still is not None else self._specimen(frame)
-        filtered = specimen * self._transfer
-        if damaged:
-            filtered *= np.exp(np.float32(-(frame + 0.5) * p.dose_per_frame_e_per_angstrom2) * self._decay)
+        damage = np.exp(np.float32(-(frame + 0.5) * p.dose_per_frame_e_per_angstrom2) * self._decay)
         dx, dy = self._scene.motion.drift[frame]
-        filtered *= np.exp(-2j * np.pi * dy * self._ky).astype(np.complex64)[:, None]
-        filtered *= np.exp(-2j * np.pi * dx * self._kx).astype(np.complex64)
-        change = scipy.fft.irfft2(filtered, s=self._shape)[
-            _MARGIN_PX : _MARGIN_PX + p.height_px, _MARGIN_PX : _MARGIN_PX + p.width_px
-        ]
+        inside = (slice(_MARGIN_PX, _MARGIN_PX + p.height_px), slice(_MARGIN_PX, _MARGIN_PX + p.width_px))
+        change = np.zeros((p.height_px, p.width_px), dtype=np.float32)
+        for transfer, weight in self._layers:
+            filtered = specimen * transfer
+            if damaged:
+                filtered *= damage
+            filtered *= np.exp(-2j * np.pi * dy * self._ky).astype(np.complex64)[:, None]
+            filtered *= np.exp(-2j * np.pi * dx * self._kx).astype(np.complex64)
+            change += weight * scipy.fft.irfft2(filtered, s=self._shape)[inside]
         expected = p.electrons_per_px * self._scene.illumination * (1.0 + change)
-        return np.maximum(expected, 0.0, dtype=np.float32)
+        return np.asarray(np.maximum(expected, 0.0, dtype=np.float32))
 
     def _specimen(self, frame: int) -> npt.NDArray[np.complex64]:
         """Return the transform of the phases of the whole canvas, the local motion of this frame applied to each particle."""
@@ -151,7 +156,36 @@ def critical_exposure(s: npt.NDArray[Any], voltage_kv: float) -> npt.NDArray[np.
 def _draw_ctf(parameters: SimulationParameters, rng: np.random.Generator) -> Ctf:
     mean = rng.uniform(parameters.defocus_min_angstrom, parameters.defocus_max_angstrom)
     half = 0.5 * rng.uniform(0.0, parameters.astigmatism_max_angstrom)
-    return Ctf(defocus_u_angstrom=mean + half, defocus_v_angstrom=mean - half, defocus_angle_degrees=rng.uniform(0.0, 180.0))
+    return Ctf(
+        defocus_u_angstrom=mean + half,
+        defocus_v_angstrom=mean - half,
+        defocus_angle_degrees=rng.uniform(0.0, 180.0),
+        phase_shift_degrees=parameters.phase_shift_degrees,
+        field=_defocus_field(parameters),
+    )
+
+
+def _defocus_field(parameters: SimulationParameters) -> DefocusField:
+    uphill = np.deg2rad(parameters.tilt_axis_degrees - 90.0)
+    slope = np.tan(np.deg2rad(parameters.tilt_degrees)) * parameters.pixel_size_angstrom
+    across = (slope * np.cos(uphill) * parameters.width_px, slope * np.sin(uphill) * parameters.height_px)
+    curvature = -4.0 * parameters.doming_angstrom
+    return DefocusField((float(across[0]), float(across[1]), curvature, 0.0, curvature))
+
+
+def _layers(ctf: Ctf, parameters: SimulationParameters) -> Iterator[tuple[Ctf, npt.NDArray[np.float32]]]:
+    """Yield CTFs of layers of defocus that are close to each other, and the share (y, x), or 1, that each has of a pixel."""
+    if ctf.field.flat:
+        yield ctf, np.ones((1, 1), dtype=np.float32)
+        return
+    y = (np.arange(parameters.height_px)[:, None] + 0.5) / parameters.height_px - 0.5
+    x = (np.arange(parameters.width_px) + 0.5) / parameters.width_px - 0.5
+    offset = ctf.field.at(x + 0.0 * y, y + 0.0 * x)
+    depths = np.linspace(offset.min(), offset.max(), 2 + int(np.ptp(offset) // _LAYER_ANGSTROM))
+    for depth in depths:
+        u, v = ctf.defocus_u_angstrom + depth, ctf.defocus_v_angstrom + depth
+        share = np.maximum(0.0, 1.0 - np.abs(offset - depth) / (depths[1] - depths[0]))
+        yield replace(ctf, defocus_u_angstrom=u, defocus_v_angstrom=v, field=DefocusField()), share.astype(np.float32)
 
 
 def _draw_particles(parameters: SimulationParameters, diameter_angstrom: float, rng: np.random.Generator) -> npt.NDArray[Any]:
@@ -203,6 +237,10 @@ def _draw_ice(parameters: SimulationParameters, rng: np.random.Generator) -> npt
     amplitude = np.sqrt(parameters.ice_noise * shot / (2.0 * max(parameters.contrast, 1e-3) ** 2))
     grain = rng.standard_normal(shape, dtype=np.float32) * np.float32(amplitude)
     spectrum = scipy.fft.rfft2(grain) * np.sqrt(0.3 + 0.7 * np.minimum(s * 3.7, 1.0) ** 2).astype(np.float32)
+    if parameters.crystalline_ice:
+        crystals = np.sqrt(parameters.crystalline_ice * shot / 2.0) / max(parameters.contrast, 1e-3)
+        ring = np.abs(s - 1.0 / _ICE_SPACING_ANGSTROM) < _ICE_RING_WIDTH
+        spectrum += scipy.fft.rfft2(rng.standard_normal(shape, dtype=np.float32) * np.float32(crystals)) * ring
     blobs = np.zeros(shape, dtype=np.float32)
     for _ in range(rng.poisson(parameters.contaminants_per_movie)):
         _add_contaminant(blobs, parameters.pixel_size_angstrom, rng)

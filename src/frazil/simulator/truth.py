@@ -56,6 +56,8 @@ class TruthWriter:
             "rlnDefocusU": of_ctf("defocus_u_angstrom"),
             "rlnDefocusV": of_ctf("defocus_v_angstrom"),
             "rlnDefocusAngle": of_ctf("defocus_angle_degrees"),
+            "rlnPhaseShift": of_ctf("phase_shift_degrees"),
+            "frazilDefocusRange": np.array([movie.ctf.field.range_angstrom for movie in self._movies]),
             "rlnAccumMotionTotal": np.array([movie.motion.total_angstrom for movie in self._movies]),
             "rlnAccumMotionEarly": np.array([movie.motion.early_angstrom for movie in self._movies]),
             "rlnAccumMotionLate": np.array([movie.motion.late_angstrom for movie in self._movies]),

@@ -12,7 +12,7 @@ from frazil.algorithms.ctf import quality
 from frazil.algorithms.ctf.model import normalised
 from frazil.algorithms.ctf.quality import Curves
 from frazil.algorithms.ctf.refine import Refined, refine
-from frazil.algorithms.ctf.rings import Background, Samples, pixels, ring_visibility, rings, sectors
+from frazil.algorithms.ctf.rings import FINE_SECTORS, Background, Samples, pixels, ring_visibility, rings, sectors
 from frazil.algorithms.ctf.search import Start, astigmatic_starts, damped_agreement, defocus_peaks, thon_rings
 from frazil.algorithms.ctf.spectrum import Spectrum
 from frazil.model.ctf import Ctf
@@ -80,11 +80,12 @@ class CtfDiagnostics:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A refined fit to a spectrum; `fitted` are the pixels it was made to."""
+    """A refined fit to a spectrum: to the pixels `fitted`, of those that are kept for curves."""
 
     spectrum: Spectrum
     refined: Refined
     fitted: Samples
+    samples: Samples
 
     @property
     def significant(self) -> bool:
@@ -125,20 +126,21 @@ def finest(optics: Optics, search: CtfSearch) -> float:
 
 def search_spectrum(spectrum: Spectrum, optics: Optics, search: CtfSearch) -> Fit:
     """Fit a spectrum that has power, over the whole range of the search."""
-    return refine_spectrum(spectrum, _global_fit(_fitted(spectrum, optics, search), spectrum, search, optics), optics, search)
+    samples = pixels(spectrum, 1.0 / search.resolution_min_angstrom, _reach(spectrum))
+    start = _global_fit(samples.within(0.0, 1.0 / finest(optics, search)), spectrum, search, optics)
+    return _refined(spectrum, samples, start, optics, search)
 
 
 def refine_spectrum(spectrum: Spectrum, start: Start, optics: Optics, search: CtfSearch) -> Fit:
-    """Refine a fit that is right to half a ring."""
-    fitted = _fitted(spectrum, optics, search)
-    return Fit(spectrum, refine(fitted, start, optics, spectrum.window, with_phase=search.with_phase), fitted)
+    """Refine a fit that is right to half a ring: on averages over narrow sectors, then on pixels."""
+    samples = pixels(spectrum, 1.0 / search.resolution_min_angstrom, _reach(spectrum))
+    return _refined(spectrum, samples, start, optics, search)
 
 
 def judged(fit: Fit, optics: Optics, search: CtfSearch) -> tuple[Ctf, CtfDiagnostics]:
     """Return the record of a fit, with its resolution where it is significant, and the diagnostics."""
     ctf, spectrum = record(fit, optics, search), fit.spectrum
-    samples = pixels(spectrum, 1.0 / search.resolution_min_angstrom, _reach(spectrum))
-    curves = quality.curves(samples, ctf, optics, spectrum)
+    curves = quality.curves(fit.samples, ctf, optics, spectrum)
     resolution = quality.fit_resolution(curves) if fit.significant else None
     sigma = None if resolution is None else fit.refined.mean_sigma
     return replace(ctf, fit_resolution_angstrom=resolution), CtfDiagnostics(curves, spectrum, fit.refined.significance, sigma)
@@ -171,8 +173,12 @@ def _reach(spectrum: Spectrum) -> float:
     return float((spectrum.power.shape[1] - 0.999) * spectrum.step_per_angstrom)
 
 
-def _fitted(spectrum: Spectrum, optics: Optics, search: CtfSearch) -> Samples:
-    return pixels(spectrum, 1.0 / search.resolution_min_angstrom, min(_reach(spectrum), 1.0 / finest(optics, search)))
+def _refined(spectrum: Spectrum, samples: Samples, start: Start, optics: Optics, search: CtfSearch) -> Fit:
+    fitted = samples.within(0.0, 1.0 / finest(optics, search))
+    averages = sectors(fitted, spectrum.step_per_angstrom, FINE_SECTORS)
+    rough = refine(averages, start, optics, spectrum.window, with_phase=search.with_phase)
+    fine = refine(fitted, rough.at, optics, spectrum.window, with_phase=search.with_phase, polish=rough)
+    return Fit(spectrum, fine, fitted, samples)
 
 
 def _global_fit(samples: Samples, spectrum: Spectrum, search: CtfSearch, optics: Optics) -> Start:

@@ -97,17 +97,18 @@ def refine_field(tiles: Tiles, fit: Fit, ctf: Ctf, optics: Optics, field: Defocu
 def levelled(tiles: Tiles, field: DefocusField, mean_defocus_angstrom: float, optics: Optics) -> Spectrum:
     """Return the average of the tiles' spectra, each stretched so that its rings fall on those of the mean defocus."""
     m = tiles.powers.shape[2] - 1
-    rows, columns = np.arange(-m, m + 1)[:, None], np.arange(m + 1)[None, :]
-    s2 = (rows**2 + columns**2) * tiles.step_per_angstrom**2
+    rows, columns = np.arange(-m, m + 1, dtype=np.float32)[:, None], np.arange(m + 1, dtype=np.float32)[None, :]
+    ring = np.rint(np.hypot(rows, columns)).astype(np.int64)
+    s2 = np.maximum((np.arange(ring.max() + 1) * tiles.step_per_angstrom) ** 2, 1e-12)
     c = 0.5 * wavelength_angstrom(optics.voltage_kv) ** 2 * optics.spherical_aberration_mm * 1e7
     path = s2 * (mean_defocus_angstrom - c * s2)
     power = np.zeros((2 * m + 1, m + 1), dtype=np.float32)
     for tile, share, offset in zip(tiles.powers, tiles.shares, field.at(tiles.x, tiles.y), strict=True):
         local = mean_defocus_angstrom + float(offset)
         root = local + np.sqrt(np.maximum(local * local - 4.0 * c * path, 0.0))
-        stretch = np.sqrt(np.clip(2.0 * path / np.maximum(root, 1.0) / np.maximum(s2, 1e-12), 0.25, 4.0))
-        row = np.clip(np.rint(rows * stretch), -m, m).astype(np.int64) + m
-        column = np.minimum(np.rint(columns * stretch), m).astype(np.int64)
+        stretch = np.sqrt(np.clip(2.0 * path / np.maximum(root, 1.0) / s2, 0.25, 4.0)).astype(np.float32)[ring]
+        row = np.clip(np.rint(rows * stretch), -m, m).astype(np.int32) + m
+        column = np.minimum(np.rint(columns * stretch), m).astype(np.int32)
         power += np.float32(share) * tile[row, column]
     return Spectrum(power, tiles.step_per_angstrom, len(tiles.powers), tiles.rejected, tiles.window)
 

@@ -23,6 +23,7 @@ _PHASE_SIGMA_DEGREES = 90.0
 _SHAPE_SIGMA = 3.0  # prior of c1, c2
 _FREEDOM = 14  # parameters of the model, those of the background among them
 _ITERATIONS = 25
+_POLISH_ITERATIONS = 2
 _SMALL_STEP_ANGSTROM = 0.05
 
 
@@ -86,7 +87,15 @@ class _Problem:
         return self.data - self.background.removed(value), self.background.removed(np.stack(columns))
 
 
-def refine(samples: Samples, start: Start, optics: Optics, window: Window, *, with_phase: bool = False) -> Refined:
+def refine(
+    samples: Samples,
+    start: Start,
+    optics: Optics,
+    window: Window,
+    *,
+    with_phase: bool = False,
+    polish: Refined | None = None,
+) -> Refined:
     """Refine a CTF from a start that is right to half a ring within the samples' range.
 
     Parameters
@@ -95,15 +104,18 @@ def refine(samples: Samples, start: Start, optics: Optics, window: Window, *, wi
     start: where to start.
     optics, window: of the spectrum.
     with_phase: refine the phase shift too.
+    polish: a fit to the same samples averaged, which a step or two of few remain to be made from.
     """
     problem = _Problem(samples, optics, window, with_phase)
     p = problem.begin(start)
+    if polish is not None:
+        p[4:] = polish.log_amplitude
     residual, jacobian = problem.evaluate(p)
     unit = window.correlation * float(residual @ residual) / max(1, residual.size - _FREEDOM)  # variance of independent noise
     prior_cost, precision = problem.prior(p)
     cost = float(residual @ residual) + unit * prior_cost
     damping = 1e-3
-    for _ in range(_ITERATIONS):
+    for _ in range(_ITERATIONS if polish is None else _POLISH_ITERATIONS):
         step = _step(jacobian, residual, unit * precision, p - problem.centre, problem.free, damping)
         trial = p + step
         new_residual, new_jacobian = problem.evaluate(trial)

@@ -16,7 +16,7 @@ from frazil.model.optics import Optics
 CROSS_PX = 1.5  # the lines through the origin carry what is wrong with the camera's rows and columns
 _CLIP_DEVIATIONS = 4.0  # Bragg spots and other sharp features are cut here
 _BACKGROUND_DEGREE = 6
-_SECTORS = 18
+SECTORS, FINE_SECTORS = 18, 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +52,16 @@ def pixels(spectrum: Spectrum, s_min: float, s_max: float) -> Samples:
     return Samples(sx[keep].copy(), sy[keep].copy(), _clipped(value, ring), np.ones(value.size))
 
 
-def sectors(samples: Samples, step_per_angstrom: float) -> Samples:
-    """Average pixels in rings one Fourier pixel wide and sectors of 10 degrees."""
+def sectors(samples: Samples, step_per_angstrom: float, count: int = SECTORS) -> Samples:
+    """Average pixels in rings one Fourier pixel wide and so many sectors of the half plane."""
     ring = np.round(samples.s / step_per_angstrom).astype(np.int64)
     azimuth = np.arctan2(samples.sy, samples.sx)
-    sector = np.clip(((azimuth / np.pi + 0.5) * _SECTORS).astype(np.int64), 0, _SECTORS - 1)
-    index = (ring - ring.min(initial=0)) * _SECTORS + sector
-    count = np.bincount(index)
-    full = count > 0
-    s, angle, value = (np.bincount(index, quantity)[full] / count[full] for quantity in (samples.s, azimuth, samples.value))
-    return Samples(s * np.cos(angle), s * np.sin(angle), value, count[full].astype(np.float64))
+    sector = np.clip(((azimuth / np.pi + 0.5) * count).astype(np.int64), 0, count - 1)
+    index = (ring - ring.min(initial=0)) * count + sector
+    held = np.bincount(index)
+    full = held > 0
+    s, angle, value = (np.bincount(index, quantity)[full] / held[full] for quantity in (samples.s, azimuth, samples.value))
+    return Samples(s * np.cos(angle), s * np.sin(angle), value, held[full].astype(np.float64))
 
 
 def rings(samples: Samples, step_per_angstrom: float) -> Samples:
@@ -93,7 +93,11 @@ class Background:
     def removed(self, values: Floats) -> Floats:
         """Return root-weighted values `(..., n)` less their smooth part, root-weighted."""
         weighted = values * self.root
-        return np.asarray(weighted - np.einsum("...k,kn->...n", inner(weighted, self._q), self._q))
+        return np.asarray(weighted - np.einsum("...k,kn->...n", self.smooth_parts(weighted), self._q))
+
+    def smooth_parts(self, weighted: Floats) -> Floats:
+        """Return the components (..., k) of root-weighted values along orthonormal smooth functions."""
+        return inner(weighted, self._q)
 
 
 def inner(a: Floats, b: Floats) -> Floats:

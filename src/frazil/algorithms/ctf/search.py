@@ -154,9 +154,9 @@ def damped_agreement(averages: Samples, fits: list[Start], optics: Optics, windo
 
 def _scores(templates: Floats, data: Floats, background: Background) -> Floats:
     """Return the correlation of templates (m, n) with data that is root-weighted, smooth part removed, of norm 1."""
-    rough = background.removed(templates)
-    scores: Floats = inner(rough, data[None, :])[:, 0] / np.maximum(np.sqrt(np.einsum("mn,mn->m", rough, rough)), 1e-12)
-    return scores
+    weighted = templates * background.root
+    rough = np.einsum("mn,mn->m", weighted, weighted) - (background.smooth_parts(weighted) ** 2).sum(axis=1)
+    return np.asarray(inner(weighted, data[None, :])[:, 0] / np.sqrt(np.maximum(rough, 1e-24)))
 
 
 def _maxima(scores: Floats) -> npt.NDArray[np.int64]:
