@@ -92,7 +92,7 @@ class StreamingRun(ABC):
         """Work until the input ends or a stop is asked for."""
         arrays = self._checkpoints.load()
         if arrays is not None:
-            self._resume(arrays)
+            self._resume_unless_changed(arrays)
         busy = True
         while not self._context.stop_requested:
             reply = self._read_blocks(0.0 if busy else WAIT_SECONDS)
@@ -107,6 +107,15 @@ class StreamingRun(ABC):
                 return
             self._show_and_save()
         self._save()
+
+    def _resume_unless_changed(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Go on from a checkpoint, unless the session's parameters are such by now that the run must begin anew."""
+        try:
+            self._resume(arrays)
+        except FrazilError as error:
+            if error.reason != "STATE_OF_OTHER_PARAMETERS":
+                raise
+            self._context.notify("Streaming 2D classification begins anew: the session's parameters have changed.")
 
     def _resume(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         """Go on from a checkpoint. Its images are read once they are needed; what was withdrawn and is lost is left out."""

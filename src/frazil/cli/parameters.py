@@ -92,6 +92,14 @@ _FLAGS: dict[str, tuple[Any, Any]] = {
         Annotated[float, _flag("--class-max-resolution", "Finest resolution used in 2D, Å (0: default).", _PARTICLES)],
         0.0,
     ),
+    "class_mask_diameter": (
+        Annotated[float, _flag("--class-mask-diameter", "Circular mask of 2D classes, Å (0: 1.1 diameters).", _PARTICLES)],
+        0.0,
+    ),
+    "class_batch": (
+        Annotated[int, _flag("--class-batch", "Particles that 2D classification takes in together (0: 200).", _PARTICLES)],
+        0,
+    ),
     "pixel_size": (Annotated[float | None, _flag("--pixel-size", "Å per pixel of the movies.", _OPTICS)], None),
     "voltage": (Annotated[float | None, _flag("--voltage", "kV.", _OPTICS)], None),
     "cs": (Annotated[float | None, _flag("--cs", "Spherical aberration, mm.", _OPTICS)], None),
@@ -201,6 +209,8 @@ def session_parameters(folder: Path, given: Given) -> SessionParameters:
         output_box_px=given["output_box"],
         class_count=given["classes"],
         class_max_resolution_angstrom=given["class_max_resolution"],
+        class_mask_diameter_angstrom=given["class_mask_diameter"],
+        class_batch_particles=given["class_batch"],
         camera=given["camera"],
         symmetry=given["symmetry"],
         initial_volume_path=_absolute(given["initial_volume"]),
@@ -261,6 +271,8 @@ def _check_numbers(given: Given) -> None:
     _check("--picker-angular-step", given["picker_angular_step"], 0.0, 360.0, "degrees")
     _check("--classes", given["classes"], 1, 1000, "")
     _check("--class-max-resolution", given["class_max_resolution"] or None, 1.0, 100.0, "Å")
+    _check("--class-mask-diameter", given["class_mask_diameter"] or None, 10.0, 10_000.0, "Å")
+    _check("--class-batch", given["class_batch"] or None, 20, 100_000, "")
     for flag, value in (("--box", given["box"]), ("--output-box", given["output_box"])):
         _check(flag, value or None, 16, 4096, "px")
         if value % 2:

@@ -19,6 +19,7 @@ from frazil_reconstruct.streaming_run import StreamingRun
 
 CLASS_COUNT_DEFAULT = 50
 MAX_RESOLUTION_ANGSTROM_DEFAULT = 8.0
+UNIT_IMAGES_DEFAULT = 200
 
 
 def run(context: WorkerContext) -> None:
@@ -34,6 +35,8 @@ def class2d_parameters(parameters: SessionParameters) -> Class2dParameters:
         particle_diameter_angstrom=diameter,
         class_count=parameters.class_count or CLASS_COUNT_DEFAULT,
         max_resolution_angstrom=parameters.class_max_resolution_angstrom or MAX_RESOLUTION_ANGSTROM_DEFAULT,
+        mask_diameter_angstrom=parameters.class_mask_diameter_angstrom,
+        unit_images=parameters.class_batch_particles or UNIT_IMAGES_DEFAULT,
         seed=parameters.seed,
     )
 

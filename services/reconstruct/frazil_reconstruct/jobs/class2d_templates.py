@@ -65,6 +65,7 @@ def class2d_parameters(session: SessionParameters, asked: Mapping[str, Value]) -
         particle_diameter_angstrom=max(session.particle_diameter_angstrom, session.particle_diameter_max_angstrom),
         class_count=int(asked["classes"]),
         max_resolution_angstrom=float(asked["max_resolution_angstrom"]),
+        mask_diameter_angstrom=session.class_mask_diameter_angstrom,
         seed=int(asked["seed"]) or session.seed,
     )
 

@@ -77,6 +77,10 @@ def check_parameters(parameters: session_pb2.SessionParameters, *, complete: boo
         _fail("CLASS_COUNT_INVALID", f"class_count is {parameters.class_count}; it must be 2 to 1000, or 0 for the default.")
     if parameters.class_max_resolution_angstrom:
         _require_range("class_max_resolution_angstrom", parameters.class_max_resolution_angstrom, 1, 100, "Å")
+    if parameters.class_mask_diameter_angstrom:
+        _require_range("class_mask_diameter_angstrom", parameters.class_mask_diameter_angstrom, 10, 10_000, "Å")
+    if parameters.class_batch_particles:
+        _require_range("class_batch_particles", parameters.class_batch_particles, 20, 100_000, "")
     glob = parameters.movie_glob
     if glob.startswith("/") or ".." in glob.split("/") or "\0" in glob:
         _fail("MOVIE_GLOB_INVALID", f"movie_glob {glob!r} must be relative to the movie folder, without '..'.")

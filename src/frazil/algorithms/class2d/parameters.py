@@ -17,6 +17,7 @@ class Class2dParameters:
     class_count: number of classes once enough particles have arrived (`images_per_class` each).
     max_resolution_angstrom: finest resolution used for alignment and shown in averages; the box's sampling may limit it
         further (to two thirds of Nyquist).
+    mask_diameter_angstrom: of the circular mask of class averages; 0: 1.1 times the particle's.
     seed: of every random choice.
     bootstrap_images: particles needed for the first classes.
     unit_images: particles classified together once there are classes; batches are formed by block sequence.
@@ -27,6 +28,7 @@ class Class2dParameters:
     particle_diameter_angstrom: float
     class_count: int = 50
     max_resolution_angstrom: float = 10.0
+    mask_diameter_angstrom: float = 0.0
     seed: int = 1
     bootstrap_images: int = 300
     unit_images: int = 200
@@ -37,6 +39,8 @@ class Class2dParameters:
         for name in ("particle_diameter_angstrom", "max_resolution_angstrom"):
             if not getattr(self, name) > 0:
                 raise FrazilError("BAD_CLASS2D_PARAMETER", f"Set {name} to a positive number of angstroms.")
+        if not self.mask_diameter_angstrom >= 0:
+            raise FrazilError("BAD_CLASS2D_PARAMETER", "Set mask_diameter_angstrom to a positive number of angstroms, or 0.")
         for name in ("class_count", "bootstrap_images", "unit_images", "images_per_class", "final_passes"):
             if getattr(self, name) < 1:
                 raise FrazilError("BAD_CLASS2D_PARAMETER", f"Set {name} to 1 or more.")

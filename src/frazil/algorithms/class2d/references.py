@@ -32,14 +32,15 @@ class Masks:
     radius_angstrom: float
 
 
-def make_masks(grid: Grid, particle_diameter_angstrom: float) -> Masks:
-    """Lay out the masks of a run."""
+def make_masks(grid: Grid, particle_diameter_angstrom: float, mask_diameter_angstrom: float = 0.0) -> Masks:
+    """Lay out the masks of a run; a mask diameter of 0 means 1.1 times the particle's."""
     xp, radius = grid.xp, particle_diameter_angstrom / 2
+    mask_radius = mask_diameter_angstrom / 2 or 1.1 * radius
     distance = to_host(grid.pixel_radius)
     edge = max(0.2 * radius, 3 * grid.pixel_size_angstrom)
     return Masks(
-        particle=soft_mask(grid, 1.1 * radius, edge),
-        background=outside_mask(grid, 1.15 * radius),
+        particle=soft_mask(grid, mask_radius, edge),
+        background=outside_mask(grid, max(1.15 * radius, mask_radius + 0.05 * radius)),
         near=xp.asarray((distance < 1.3 * radius).astype(np.float32)),
         core=xp.asarray(np.flatnonzero(distance.ravel() < max(radius, 2 * grid.pixel_size_angstrom))),
         radius_angstrom=radius,

@@ -61,7 +61,8 @@ def make_run(parameters: Class2dParameters, box_size_px: int, pixel_size_angstro
     """Lay out a run for boxes of one size and pixel size."""
     grid = make_grid(box_size_px, pixel_size_angstrom, parameters.max_resolution_angstrom, xp)
     diameter = parameters.particle_diameter_angstrom
-    return Run(parameters, grid, make_masks(grid, diameter), make_centring(grid, diameter), ParticleImages(grid))
+    masks = make_masks(grid, diameter, parameters.mask_diameter_angstrom)
+    return Run(parameters, grid, masks, make_centring(grid, diameter), ParticleImages(grid))
 
 
 def random_for(parameters: Class2dParameters, step: int, purpose: Purpose) -> np.random.Generator:

@@ -63,9 +63,21 @@ class Streaming2d:
         xp: Any = np,
         state: Class2dState | None = None,
     ) -> None:
-        """Begin a run, or go on from a checkpoint's `state`, whose images `load_later` then provides."""
+        """Begin a run, or go on from a checkpoint's `state`, whose images `load_later` then provides.
+
+        Raises FrazilError STATE_OF_OTHER_PARAMETERS for a state of finer or coarser resolution, or of more classes.
+        """
         self._run = steps.make_run(parameters, box_size_px, pixel_size_angstrom, xp)
         grid = self._run.grid
+        if state is not None and (
+            (state.noise.size, state.classes.numerator.shape[-1]) != (grid.shell_count, grid.padded_size)
+            or state.class_count > parameters.class_count
+        ):
+            raise FrazilError(
+                "STATE_OF_OTHER_PARAMETERS",
+                "Begin the classification anew: it was begun with another resolution limit, or with more classes.",
+                kind=ErrorKind.CONFLICT,
+            )
         self.state = state if state is not None else empty_state(grid.shell_count, grid.padded_size, xp)
         self._search: Search | None = None  # of the pass in hand; a function of the state
 
@@ -209,13 +221,14 @@ class Streaming2d:
         counters = state.counters
         bootstrapped = state.class_count > 0
         unit = self.parameters.unit_images if bootstrapped else self.parameters.bootstrap_images
-        waiting = len(state.particles) - counters.taken
-        if self._remove_due(counters.taken + unit):
+        waiting = np.flatnonzero(~state.particles.removed[counters.taken :])
+        end = counters.taken + int(waiting[unit - 1]) + 1 if waiting.size >= unit else len(state.particles)
+        if self._remove_due(end if waiting.size >= unit else end + 1):
             if self._pass_is_due():
                 self._enter(Phase.FULL_PASS)
             return True
-        if waiting >= unit or (counters.finalising and waiting > 0):
-            self._begin_unit(min(unit, waiting), bootstrapped)
+        if waiting.size >= unit or (counters.finalising and counters.taken < end):
+            self._begin_unit(end, bootstrapped)
             return True
         if counters.finalising and counters.phase != Phase.FINISHED and state.live().size and bootstrapped:
             self._enter(Phase.FINAL_PASS)
@@ -241,10 +254,10 @@ class Streaming2d:
         state.retracted_at = state.retracted_at[~now]
         return True
 
-    def _begin_unit(self, size: int, bootstrapped: bool) -> None:
+    def _begin_unit(self, end: int, bootstrapped: bool) -> None:
+        """Take in the particles up to a row; those that are removed already do not count for a unit."""
         counters = self.state.counters
-        counters.unit_start, counters.unit_end = counters.taken, counters.taken + size
-        counters.taken = counters.unit_end
+        counters.unit_start, counters.unit_end, counters.taken = counters.taken, end, end
         if not self.state.live().size:
             return
         if bootstrapped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -412,3 +413,33 @@ def test_the_schedule_follows_the_particle_and_ends_uniform() -> None:
     assert (first.uniform, last.uniform, last.balance) == (False, True, 0)
     assert first.radius == pytest.approx(15.98, abs=0.01)
     assert last.radius == pytest.approx(64 / 3)
+
+
+def test_removed_particles_do_not_count_for_a_unit(blocks: list[ParticleBlock]) -> None:
+    """A run over particles that were all extracted anew begins as one over the new ones alone."""
+    run = begin()
+    for block in blocks[:3]:
+        run.add_block(block)
+    for number, block in enumerate(blocks[:3]):
+        run.retract(4 + number, block.uid)
+    for number, block in enumerate(blocks[3:7]):
+        run.add_block(renumbered(block, 7 + number))
+    while run.advance():
+        pass
+    alone = begin()
+    for number, block in enumerate(blocks[3:7]):
+        alone.add_block(renumbered(block, 1 + number))
+    while alone.advance():
+        pass
+    found, expected = run.assignments(), alone.assignments()
+    assert len(expected.uid) >= TINY.bootstrap_images
+    np.testing.assert_array_equal(found.uid, expected.uid)
+    np.testing.assert_array_equal(found.class_index, expected.class_index)
+
+
+def test_a_state_of_other_parameters_is_refused(uninterrupted: dict[str, np.ndarray]) -> None:
+    for change in ({"class_count": 2}, {"max_resolution_angstrom": 25.0}):
+        with pytest.raises(FrazilError) as caught:
+            begin(from_arrays(uninterrupted, np), parameters=replace(TINY, **change))
+        assert caught.value.reason == "STATE_OF_OTHER_PARAMETERS"
+    begin(from_arrays(uninterrupted, np), parameters=replace(TINY, class_count=9, mask_diameter_angstrom=90.0))
