@@ -47,7 +47,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One exposure with a result, and its name in flat folders."""
+    """One accepted exposure with a result, and its name in flat folders."""
 
     name: str
     exposure: Exposure
@@ -100,11 +100,11 @@ def export_session(
 
 # ------------------------------------------------------------------------------------------------------- micrographs
 def _rows(names: Sequence[str], exposures: Sequence[Exposure]) -> tuple[list[_Row], list[OpticsGroup]]:
-    """Return the exposures with a result, and the optics groups: those that share every setting and the beam's tilt."""
+    """Return the accepted exposures with a result, and the optics groups: those of equal settings and beam tilt."""
     groups: dict[tuple[Optics, float, int], int] = {}
     rows = []
     for name, exposure, beam in zip(names, exposures, _beam_groups(exposures), strict=True):
-        if exposure.state == Exposure.STATE_DONE:
+        if exposure.state == Exposure.STATE_DONE and not exposure.rejected:
             key = (_optics(exposure), exposure.result.pixel_size_angstrom, beam)
             rows.append(_Row(name, exposure, groups.setdefault(key, len(groups) + 1)))
     return rows, [

@@ -47,8 +47,9 @@ def exposures_csv(names: Sequence[str], exposures: Sequence[Exposure]) -> str:
     writer.writerow([*head, *columns, "warnings"])
     for name, exposure in zip(names, exposures, strict=True):
         stage = Exposure.State.Name(exposure.state).removeprefix("STATE_").lower()
-        verdict = {"done": "accepted", "quarantined": "failed"}.get(stage, "waiting")
-        values: list[Any] = [exposure.number, exposure.file.relative_path, name, stage, verdict, exposure.failure]
+        verdict = {"done": "rejected" if exposure.rejected else "accepted", "quarantined": "failed"}.get(stage, "waiting")
+        reason = exposure.failure or exposure.rejected
+        values: list[Any] = [exposure.number, exposure.file.relative_path, name, stage, verdict, reason]
         values += [exposure.attempts, exposure.exposure_id]
         for part, fields in attributes.items():
             message = getattr(exposure, part)

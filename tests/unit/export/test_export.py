@@ -299,3 +299,14 @@ def test_names_do_not_change_while_a_session_grows() -> None:
     assert len(set(whole)) == len(paths)
     assert max(len(name.encode()) for name in whole) <= 210
     assert all(flat_names(paths[:count]) == whole[:count] for count in range(len(paths)))
+
+
+def test_rejected_exposures_are_in_the_table_of_all_with_the_reason_and_nowhere_else(fake: Any, tmp_path: Path) -> None:
+    first = fake.snapshot.exposures[0]
+    first.rejected = "CTF fit is 12 Å, above 6 Å."
+    exported = export_session(fake.snapshot, tmp_path / "out")
+    assert (exported.micrograph_count, exported.particle_count) == (2, 2)
+    assert len(starfile.read(tmp_path / "out" / "micrographs.star")["micrographs"]) == 2
+    assert len(starfile.read(tmp_path / "out" / "particles.star")["particles"]) == 2
+    rows = list(csv.DictReader((tmp_path / "out" / "exposures.csv").read_text().splitlines()))
+    assert (rows[0]["verdict"], rows[0]["reason"]) == ("rejected", first.rejected)
