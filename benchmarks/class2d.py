@@ -1,7 +1,9 @@
 """2D classification of a simulated stack: images per second, CPU seconds, and how well the classes part the views.
 
 The stack holds projections of the built-in CCT complex (65 000 atoms) with what spoils picks: centre errors, half fragments,
-pure noise, ice, neighbours. Run with --images, --classes, --seed; the last line is JSON.
+pure noise, ice, neighbours. Run with --images, --classes, --seed, --stack; the last line is JSON. With --relion N the same
+particles go through N iterations of `relion_refine` (RELION 3.1's 2D classification, on the PATH): `relion_ratio` is its CPU
+seconds, extrapolated to its default of 25 iterations, to ours for the whole run.
 """
 
 from __future__ import annotations
@@ -9,9 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import shutil
+import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -24,12 +31,15 @@ from frazil.algorithms.class2d.images import ParticleBlock
 from frazil.algorithms.class2d.parameters import Class2dParameters
 from frazil.algorithms.class2d.stream import Streaming2d
 from frazil.algorithms.ctf.model import ctf_at
+from frazil.io.mrc import write_mrc
+from frazil.io.star import read_star, write_star
 from frazil.model.optics import Optics
 
 BOX, PIXEL, DIAMETER = 64, 4.4, 185.0
 OPTICS = Optics(pixel_size_angstrom=PIXEL)
 GOOD, FRAGMENT, NOISE, ICE = range(4)
 BLOCK = 50
+RELION_ITERATIONS = 25  # its default
 
 
 @dataclass
@@ -178,19 +188,58 @@ def measures(stack: Stack, classes: np.ndarray[Any, Any], rejected: np.ndarray[A
     }
 
 
+def relion(stack: Stack, class_count: int, iterations: int) -> tuple[np.ndarray[Any, Any], float]:
+    """Classify by RELION on one thread; return the classes, from 0, and CPU seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_mrc(Path(folder) / "particles.mrcs", stack.images, PIXEL, image_stack=True)
+        count = len(stack.images)
+        optics = {
+            "rlnOpticsGroup": [1],
+            "rlnOpticsGroupName": ["one"],
+            "rlnVoltage": [OPTICS.voltage_kv],
+            "rlnSphericalAberration": [OPTICS.spherical_aberration_mm],
+            "rlnAmplitudeContrast": [OPTICS.amplitude_contrast],
+            "rlnImagePixelSize": [PIXEL],
+            "rlnImageSize": [BOX],
+            "rlnImageDimensionality": [2],
+        }
+        particles = {
+            "rlnImageName": [f"{number:06d}@particles.mrcs" for number in range(1, count + 1)],
+            "rlnDefocusU": stack.defocus[:, 0],
+            "rlnDefocusV": stack.defocus[:, 1],
+            "rlnDefocusAngle": stack.defocus[:, 2],
+            "rlnOpticsGroup": np.ones(count, dtype=int),
+        }
+        write_star(Path(folder) / "particles.star", {"optics": optics, "particles": particles})
+        command = ["relion_refine", "--i", "particles.star", "--o", "run", "--iter", str(iterations), "--K", str(class_count)]
+        command += ["--ctf", "--tau2_fudge", "2", "--particle_diameter", str(DIAMETER), "--flatten_solvent", "--zero_mask"]
+        command += ["--oversampling", "1", "--psi_step", "12", "--offset_range", "5", "--offset_step", "2", "--norm", "--scale"]
+        command += ["--pad", "2", "--pool", "3", "--dont_combine_weights_via_disc", "--random_seed", "1", "--j", "1"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found = read_star(Path(folder) / f"run_it{iterations:03d}_data.star")["particles"]
+        order = np.array([int(str(name).partition("@")[0]) for name in found["rlnImageName"]]) - 1
+        classes = np.zeros(count, dtype=int)
+        classes[order] = np.asarray(found["rlnClassNumber"], dtype=int) - 1
+        return classes, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--snr", type=float, default=0.06)
+    parser.add_argument("--stack", type=int, default=7, help="seed of the particles")
+    parser.add_argument("--relion", type=int, default=0, metavar="N", help="run N iterations of RELION as well")
     given = parser.parse_args()
     warm_up = Streaming2d(parameters(8, given.seed), box_size_px=BOX, pixel_size_angstrom=PIXEL)
     for block in blocks(make_stack(300, given.snr, 99)):
         warm_up.add_block(block)
     warm_up.finalise()  # compiles
 
-    stack = make_stack(given.images, given.snr, 7)
+    stack = make_stack(given.images, given.snr, given.stack)
     started, wall = time.process_time(), time.perf_counter()
     run = Streaming2d(parameters(given.classes, given.seed), box_size_px=BOX, pixel_size_angstrom=PIXEL)
     for block in blocks(stack):
@@ -217,6 +266,13 @@ def main() -> None:
         **measures(stack, found.class_index, ~selected[found.class_index]),
         "median_resolution_of_good_classes_angstrom": float(np.median(resolutions)),
     }
+    if given.relion and shutil.which("relion_refine"):
+        classes, spent = relion(stack, given.classes, given.relion)
+        kept = {"effective_classes", "view_spread_degrees", "junk_in_junk_classes"}
+        theirs = measures(stack, classes, np.zeros(len(classes), dtype=bool))
+        figures |= {f"relion_{name}": value for name, value in theirs.items() if name in kept}
+        figures |= {"relion_iterations": given.relion, "relion_cpu_seconds": spent}
+        figures["relion_ratio"] = spent / given.relion * RELION_ITERATIONS / cpu
     for name, value in figures.items():
         print(f"{name:45s} {value:10.3f}" if isinstance(value, float) else f"{name:45s} {value:10d}")
     print(json.dumps(figures))
