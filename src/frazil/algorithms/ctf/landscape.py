@@ -32,7 +32,7 @@ _ITERATIONS = 20
 _PLANE_TERMS, _ALL_TERMS = 2, TERMS
 # Twice the gain in log likelihood that a plane, and then a curved surface, must bring.
 _PLANE_GAIN = 12.0
-_CURVED_GAIN = 16.0
+_CURVED_GAIN = 20.0
 _TILES_MIN = 6
 _CONTRAST_MIN = 0.3
 
