@@ -9,7 +9,7 @@ import numpy as np
 
 from frazil.array import Array, is_numpy, namespace
 
-COMPILED_DTYPES = frozenset({"uint8", "uint16", "float32"})
+COMPILED_DTYPES = frozenset({"uint8", "float32"})
 """What kernels read as recorded; other dtypes are converted to float32 first."""
 
 
@@ -32,6 +32,13 @@ class RawFrames:
     bad: np.ndarray[Any, Any]
     bad_rows: np.ndarray[Any, Any]
     sources: np.ndarray[Any, Any]
+
+
+def uncorrected(raw: np.ndarray[Any, Any]) -> RawFrames:
+    """Return frames `(frame, y, x)` that need no correction, as `RawFrames`."""
+    none, levels = np.zeros(0, np.int64), np.tile(np.array([np.inf, 0.0], np.float32), (len(raw), 1))
+    bad_rows, sources = np.zeros(raw.shape[1] + 1, np.int64), np.zeros((len(raw), 0), np.int64)
+    return RawFrames(raw, np.ones(raw.shape[1:], np.float32), levels, none, bad_rows, sources)
 
 
 def correct_frame(frame: Array, gain: Array, limit: float, fill: float) -> Array:

@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from frazil.algorithms.motion.field import terms
+from frazil.kernels.gain import uncorrected
+from frazil.kernels.warp import APRON_PX, add_warped_raw, sharpened
 from frazil.model.ctf import Ctf, DefocusField
 from frazil.simulator.atoms import Atoms
 from frazil.simulator.motion import SpecimenMotion, draw_motion
@@ -87,8 +90,9 @@ class Renderer:
         envelope = p.contrast * np.exp(-0.25 * p.envelope_b_angstrom2 * s2)
         self._layers = [(-2.0 * contrast_transfer(ctf, p, sx, sy) * envelope, weight) for ctf, weight in _layers(scene.ctf, p)]
         self._decay = 0.5 / critical_exposure(np.sqrt(s2), p.voltage_kv)  # amplitude falls as exp(-dose x decay)
-        self._moving = bool(scene.motion.field.any())
-        self._still = None if self._moving else self._specimen(0)
+        moving = bool(scene.motion.field.any())
+        self._ice = scipy.fft.irfft2(scene.ice, s=self._shape).astype(np.float32) if moving else None
+        self._still = None if moving else self._specimen(0)
 
     def expected(self, frame: int, *, damaged: bool = True) -> npt.NDArray[np.float32]:
         """Return the expected electrons per pixel `(y, x)` of one frame; the frame's dose is counted to its middle."""
@@ -109,18 +113,19 @@ class Renderer:
         return np.asarray(np.maximum(expected, 0.0, dtype=np.float32))
 
     def _specimen(self, frame: int) -> npt.NDArray[np.complex64]:
-        """Return the transform of the phases of the whole canvas, the local motion of this frame applied to each particle."""
+        """Return the transform of the phases of the whole canvas, the local motion of this frame applied to all of it."""
         scene = self._scene
-        images = scene.projections
-        if self._moving and frame:
-            images = _shifted(images, scene.motion.local(scene.places(), frame))
+        images, ice = scene.projections, scene.ice
         canvas = np.zeros(self._shape, dtype=np.float32)
+        if self._ice is not None and frame:
+            images = _shifted(images, scene.motion.local(scene.places(), frame))
+            canvas, ice = _flowed(self._ice, scene, frame), np.zeros_like(ice)
         half = images.shape[1] // 2
         for image, particle in zip(images, scene.particles, strict=True):
             x = int(np.floor(particle["coordinate_x_px"])) + _MARGIN_PX - half
             y = int(np.floor(particle["coordinate_y_px"])) + _MARGIN_PX - half
             _add(canvas, image, y, x)
-        spectrum = scipy.fft.rfft2(canvas) + scene.ice
+        spectrum = scipy.fft.rfft2(canvas) + ice
         spectrum[self._shape[0] // 2 :: self._shape[0], :] = 0.0  # Nyquist lines cannot be shifted by fractions
         spectrum[:, self._shape[1] // 2] = 0.0
         return spectrum
@@ -273,6 +278,24 @@ def _shifted(images: npt.NDArray[np.float32], by_px: npt.NDArray[np.float64]) ->
     ramp_x = np.exp(-2j * np.pi * by_px[:, :1] * scipy.fft.rfftfreq(side)).astype(np.complex64)
     spectra = scipy.fft.rfft2(images) * ramp_y[:, :, None] * ramp_x[:, None, :]
     return np.asarray(scipy.fft.irfft2(spectra, s=(side, side)), dtype=np.float32)
+
+
+def _flowed(image: npt.NDArray[np.float32], scene: Scene, frame: int) -> npt.NDArray[np.float32]:
+    """Let an image of the canvas flow by the local motion of a frame, by cubic splines.
+
+    What comes to a place started elsewhere, where it moved a little differently; that is neglected: the motion's slope, some
+    thousandths, times the motion.
+    """
+    p = scene.parameters
+    size = np.array([p.width_px, p.height_px])
+    grid = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, 5)] * 2), axis=-1).reshape(-1, 2)  # of the canvas, x and y
+    px = (grid + 0.5) * image.shape[::-1] - _MARGIN_PX
+    flow = scene.motion.local(px / size - 0.5, frame)[:, ::-1]
+    warp = np.linalg.lstsq(terms(grid[:, ::-1]), flow, rcond=None)[0]
+    margin = int(np.abs(flow).max()) + APRON_PX + 4
+    sums = np.zeros((1, image.shape[0] + 2 * APRON_PX, image.shape[1] + 2 * APRON_PX), dtype=np.float32)
+    add_warped_raw(sums, uncorrected(image[None]), warp[None], np.ones((1, 1)), (margin, margin))
+    return np.asarray(sharpened(sums[0]))
 
 
 def _add(canvas: npt.NDArray[np.float32], image: npt.NDArray[np.float32], y: int, x: int) -> None:

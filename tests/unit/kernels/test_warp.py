@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from frazil.array import to_host
-from frazil.kernels.gain import RawFrames
+from frazil.kernels.gain import uncorrected
 from frazil.kernels.warp import APRON_PX, add_warped, add_warped_raw, sharpened
 
 
@@ -24,14 +24,6 @@ def shifts_at(warp: np.ndarray[Any, Any], shape: tuple[int, int]) -> np.ndarray[
     return np.einsum("byx,ba->ayx", terms, warp)
 
 
-def raw_frames(images: np.ndarray[Any, Any]) -> RawFrames:
-    """Frames without a gain reference or bad pixels."""
-    none = np.zeros(0, np.int64)
-    levels = np.tile(np.array([np.inf, 0], np.float32), (len(images), 1))
-    bad = (none, np.zeros(images.shape[1] + 1, np.int64), np.zeros((len(images), 0), np.int64))
-    return RawFrames(images, np.ones(images.shape[1:], np.float32), levels, *bad)
-
-
 def mirrored(images: np.ndarray[Any, Any], margin: tuple[int, int]) -> np.ndarray[Any, Any]:
     return np.pad(images, ((0, 0), (margin[0],) * 2, (margin[1],) * 2), mode="symmetric")
 
@@ -41,7 +33,7 @@ def warped(xp: Any, images: Any, warps: Any, weights: Any, margin: tuple[int, in
     canvas = tuple(n + 2 * APRON_PX for n in images.shape[1:])
     sums = xp.zeros((len(weights), *canvas), dtype=xp.float32)
     if xp is np:
-        add_warped_raw(sums, raw_frames(images), warps, weights, margin)
+        add_warped_raw(sums, uncorrected(images), warps, weights, margin)
     else:
         sums = add_warped(sums, xp.asarray(mirrored(images, margin)), warps, weights, margin)
     return np.stack([np.asarray(to_host(sharpened(sums[r, ...]))) for r in range(len(weights))])

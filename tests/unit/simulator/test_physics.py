@@ -291,3 +291,19 @@ def test_particles_keep_their_distance() -> None:
     assert distance.min() > load_atoms("chain").diameter_angstrom / 2.0
     outside = (xy < 0) | (xy > [1200, 900])
     assert outside.any()  # some are cut by the edge
+
+
+def test_local_motion_carries_the_ice() -> None:
+    """Without particles: corners of the field move by what the motion says of them, and apart from each other."""
+    scene = simulate_scene(replace(STILL, particles_per_movie=0, ice_noise=3.0), 0)
+    field = np.array([[3.0, 0.0, 2.0, 0.0, 0.0], [0.0, -4.0, 0.0, 0.0, 3.0]])
+    moving = displaced(scene, [(0.0, 0.0), (0.5, 0.0)], field)
+    renderer = Renderer(moving)
+    before, after = (renderer.expected(frame, damaged=False) for frame in (0, 1))
+    size = 96
+    for top, left in ((0, 0), (0, 320 - size), (256 - size, 0), (256 - size, 320 - size)):
+        place = np.array([[(left + size / 2) / 320 - 0.5, (top + size / 2) / 256 - 0.5]])
+        expected = moving.motion.local(place, 1)[0] + [0.5, 0.0]
+        assert np.hypot(*expected) > 0.5
+        window = (slice(top, top + size), slice(left, left + size))
+        assert best_shift(before[window], after[window]) == pytest.approx(tuple(expected), abs=0.2)

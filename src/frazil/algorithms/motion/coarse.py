@@ -19,7 +19,8 @@ _LOW_CUT_ANGSTROM = 250.0
 _ROUNDS = ((3, 3), (1, 3), (0, 2))  # (neighbours averaged on each side, at most so many iterations)
 _GROUPS_PER_NEIGHBOUR = 6
 _SETTLED_PX = 0.4
-_CLEAR_PEAK, _LOST_PEAK = 6.0, 4.5  # height in standard deviations of the correlation image; noise alone reaches 3.5
+_SURE_PEAK, _CLEAR_PEAK, _LOST_PEAK = 10.0, 6.0, 4.5  # in standard deviations of the correlation image; noise reaches 3.5
+_STRAY_REACH, _STRAY_ANGSTROM, _STRAY_MEDIANS = 2, 6.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def coarse_shifts(
     Returns
     -------
     (group, 2) float64 host: (y, x) in px of the movie, relative to the first; and (group,) bool, whose correlation had a
-    peak that noise does not make.
+    peak that noise does not make, where its neighbours' are.
     """
     groups = len(seen.shares)
     shifts, heights = np.zeros((groups, 2)), np.zeros(groups)
@@ -73,12 +74,26 @@ def coarse_shifts(
             step, now = _round(correlation, shifts, neighbours)
             clear = now > (_LOST_PEAK if neighbours else _CLEAR_PEAK)
             step = np.where(clear[:, None] | (heights == 0)[:, None], step, 0.0)
-            shifts, heights = shifts + step, np.maximum(heights, now)
+            moved = shifts + step
+            stray = _strays(moved * pixel_size_angstrom) & (now < _SURE_PEAK)
+            moved = _interpolated(moved, ~stray)
+            step, shifts, heights = moved - shifts, moved, np.maximum(heights, np.where(stray, 0.0, now))
             if np.sqrt(((step - step.mean(axis=0)) ** 2).sum(axis=1).mean()) < _SETTLED_PX:
                 break
     found = heights > _LOST_PEAK
     shifts = _interpolated(shifts, found)
     return shifts - shifts[0], found
+
+
+def _strays(path_angstrom: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mark groups (group,) that lie far from the median of their neighbourhood: no specimen leaves and comes back at once.
+
+    What jumps and stays is the median of its own neighbourhood.
+    """
+    padded = np.pad(path_angstrom, ((_STRAY_REACH, _STRAY_REACH), (0, 0)), mode="reflect", reflect_type="odd")
+    near = np.lib.stride_tricks.sliding_window_view(padded, 2 * _STRAY_REACH + 1, axis=0)
+    distance = np.sqrt(((path_angstrom - np.median(near, axis=2)) ** 2).sum(axis=1))
+    return np.asarray(distance > max(_STRAY_ANGSTROM, _STRAY_MEDIANS * float(np.median(distance))))
 
 
 def _interpolated(shifts: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

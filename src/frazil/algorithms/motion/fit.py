@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from frazil.algorithms.motion.coarse import coarse_shifts
-from frazil.algorithms.motion.field import DEGREES, EXPONENTS, Matrix
+from frazil.algorithms.motion.field import DEGREES, EXPONENTS, Matrix, ShiftField, relative_places
 from frazil.algorithms.motion.frames import Survey, background_of
 from frazil.algorithms.motion.posterior import Posterior, expansion, posterior
 from frazil.algorithms.motion.prior import LOCAL, WHOLE_FRAME, trajectory_covariance
 from frazil.algorithms.motion.tiles import Tiles, covariances, cut_tiles, gradient, tile_layout
-from frazil.algorithms.motion.weights import Exposure, ShellWeights, blurred, shell_weights
+from frazil.algorithms.motion.weights import Exposure, ShellWeights, blurred, cut_evidence, shell_weights
 from frazil.array import namespace
 from frazil.model.optics import Optics
 
@@ -28,6 +28,7 @@ _WEIGHTS_STAND_PX, _STAGE_SETTLED_PX = 0.15, 0.3
 _JUMP_MIN_ANGSTROM, _JUMP_MEDIANS = 4.0, 6.0
 _COARSE_ERROR_ANGSTROM = 1.0
 _HISTORY = 2  # steps before the last that speed up the next
+_PART_FRAMES, _CUT_EVIDENCE_MIN = 3, 4.0  # right trajectories of weak movies had 4.2 and more, lost ones 3.4 and less
 _SIGMA_MAX_ANGSTROM, _LAST_STEP_MAX_ANGSTROM = 2.5, 0.7
 
 
@@ -93,12 +94,27 @@ def fit_motion(seen: Survey, optics: Optics, parameters: FitParameters | None = 
     tiles = cut_tiles(seen, shifts, layout, background)
     exposure = exposure_of(seen, optics)
     fit = refine(tiles, shifts, exposure, parameters)
-    if _sound(fit, pixel_size):
-        return fit
-    whole = refine(tiles, shifts, exposure, replace(parameters, local=False))
-    if _sound(whole, pixel_size):
-        return replace(whole, problem="The motion across the field could not be found: the frames were aligned as a whole.")
-    return _failed(still, f"the motion is uncertain by {whole.sigma_px * pixel_size:.1f} Å")
+    if not _sound(fit, pixel_size):
+        fit = refine(tiles, shifts, exposure, replace(parameters, local=False))
+        if not _sound(fit, pixel_size):
+            return _failed(still, f"the motion is uncertain by {fit.sigma_px * pixel_size:.1f} Å")
+        fit = replace(fit, problem="The motion across the field could not be found: the frames were aligned as a whole.")
+    doubt = _doubt(fit, seen, tiles, exposure)
+    return replace(fit, problem=" ".join(filter(None, (fit.problem, doubt))) or None)
+
+
+def _doubt(fit: MotionFit, seen: Survey, tiles: Tiles, exposure: Exposure) -> str:
+    """Say, in one sentence, where in time the frames may have been lost; empty when all of them hold together."""
+    layout = tiles.layout
+    centres = layout.factor * (layout.origins + np.array(layout.shape) / 2) - 0.5
+    shifts = ShiftField(fit.coefficients).at(relative_places(centres, seen.frames.shape))
+    measured = covariances(tiles, shifts, math.inf)
+    weights = shell_weights(measured, layout.shell_frequencies, layout.shell_counts, exposure)
+    evidence = cut_evidence(measured, weights, layout.shell_counts, _PART_FRAMES)
+    if evidence.min() >= _CUT_EVIDENCE_MIN:
+        return ""
+    first = int(np.argmin(evidence)) + min(_PART_FRAMES, len(exposure.middle) // 2)
+    return f"The frames from {seen.group(first)[0] + 1} on resemble those before too little: their alignment may be lost."
 
 
 def _sound(fit: MotionFit, pixel_size_angstrom: float) -> bool:

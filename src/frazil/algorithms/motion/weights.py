@@ -116,3 +116,31 @@ def shell_weights(
         pair[shell] = -inverse
         np.fill_diagonal(pair[shell], 0.0)
     return ShellWeights(pair, information)
+
+
+def cut_evidence(
+    covariances: np.ndarray[Any, Any], weights: ShellWeights, counts: np.ndarray[Any, Any], frames_min: int
+) -> np.ndarray[Any, Any]:
+    """Return how surely the frames before each cut in time resemble those after it, in standard deviations of noise.
+
+    The likelihood's terms of all pairs across the cut, over what they would vary by if the two parts had nothing in common.
+    A trajectory that has lost some of the frames may fit within each part as well as the true one; it does not across.
+
+    Parameters
+    ----------
+    covariances: (shell, frame, frame), measured at the trajectory. weights: made from them.
+    counts: (shell,) modes in each shell.
+    frames_min: at least so many frames on each side of a cut, fewer where there are not as many.
+
+    Returns
+    -------
+    (cut,) for cuts after `frames_min` frames and on; 0 where no shell tells anything.
+    """
+    noise = np.diagonal(covariances, axis1=1, axis2=2)
+    terms = np.einsum("s,stu,stu->tu", counts, weights.pair, covariances)
+    variances = np.einsum("s,stu,st,su->tu", counts / 2, weights.pair**2, noise, noise)
+    frame_count = len(terms)
+    first = min(frames_min, frame_count // 2)
+    cuts = range(first, frame_count - first + 1)
+    summed = np.array([[part[:cut, cut:].sum() for part in (terms, variances)] for cut in cuts])
+    return np.asarray(summed[:, 0] / np.sqrt(np.maximum(summed[:, 1], 1e-30)))

@@ -236,6 +236,25 @@ def test_frames_beyond_use_are_left_out_and_interpolated() -> None:
     assert corrected.plain.mean() == pytest.approx(np.delete(movie, [5, 11], axis=0).sum(axis=0, dtype=float).mean(), rel=0.01)
 
 
+def test_frames_that_have_nothing_in_common_with_the_others_are_told() -> None:
+    """Another specimen from frame 9 on: each part aligns within itself, and nothing can tell how they lie to each other."""
+    first, other = (Beads(seed=seed, contrast=0.8, shape=(400, 512), drift_px=3.0, across_px=0.5).movie() for seed in (1, 2))
+    optics = Optics(pixel_size_angstrom=1.1)
+    assert correct_movie(first, None, None, optics).problem is None
+    exchanged = correct_movie(np.concatenate([first[:8], other[8:]]), None, None, optics)
+    assert "The frames from 9 on" in str(exchanged.problem)
+    assert "lost" in str(exchanged.problem)
+
+
+def test_one_stray_frame_among_weak_ones_does_not_leave_and_come_back() -> None:
+    """A frame of noise amid a weak movie: its correlation peaks anywhere, the specimen was where its neighbours are."""
+    scene, path, movie = small_movie()
+    spoilt = movie.copy()
+    spoilt[9] = np.random.default_rng(1).poisson(movie[9].mean(), movie[9].shape)
+    corrected = correct_movie(spoilt, None, None, optics_of(scene))
+    assert rms_error(shifts_of(corrected), path) < 0.3
+
+
 def test_x_rays_and_values_that_are_no_numbers_leave_no_trace() -> None:
     scene, _, movie = small_movie()
     struck = movie[:6].astype(np.float32)

@@ -12,7 +12,7 @@ from frazil.algorithms.motion.frames import background_of, survey
 from frazil.algorithms.motion.posterior import expansion, posterior
 from frazil.algorithms.motion.prior import Hyperparameters, trajectory_covariance
 from frazil.algorithms.motion.tiles import Tiles, covariances, cut_tiles, gradient, tile_layout
-from frazil.algorithms.motion.weights import Exposure, blurred, shell_weights
+from frazil.algorithms.motion.weights import Exposure, blurred, cut_evidence, shell_weights
 from frazil.array import to_host
 
 GROUPS = 5
@@ -244,3 +244,22 @@ def test_priors_count_by_their_evidence() -> None:
     alone = posterior(expansion(seen, np.zeros_like(seen), information), [shape])
     np.testing.assert_allclose(blended.mean, alone.mean, atol=0.02)
     np.testing.assert_allclose(blended.covariance, alone.covariance, atol=0.01)
+
+
+def test_cuts_between_unrelated_parts_have_no_evidence() -> None:
+    """Frames 0-4 share one image, 5-9 another: standard normal across the cut between them, large across all others."""
+    rng = np.random.default_rng(8)
+    modes, values = 4000, []
+    for _ in range(2):
+        image = rng.normal(size=modes) + 1j * rng.normal(size=modes)
+        noise = rng.normal(size=(5, modes)) + 1j * rng.normal(size=(5, modes))
+        values.append(image + 2 * noise)
+    g = np.concatenate(values)
+    measured = (g.conj() @ g.T).real[None] / modes
+    exposure = Exposure(np.arange(10) + 0.5, np.ones(10), 1.5, 300.0)
+    counts = np.array([modes])
+    weights = shell_weights(measured, np.array([0.2]), counts, exposure)
+    evidence = cut_evidence(measured, weights, counts, 3)
+    assert len(evidence) == 5
+    assert abs(evidence[2]) < 4
+    assert np.delete(evidence, 2).min() > 8
