@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from frazil.model.errors import ErrorKind, FrazilError
-from frazil_web import control, curation, images, routes
+from frazil_web import classes, control, curation, images, routes
 from frazil_web.events import Pace
 from frazil_web.guard import Guard
 from frazil_web.requests import field_of
@@ -69,6 +69,7 @@ def create_app(
     app.include_router(routes.router)
     app.include_router(control.router)
     app.include_router(curation.router)
+    app.include_router(classes.router)
     app.include_router(images.router)
     app.add_api_route("/healthz", _health, methods=["GET"], response_model=None)
     _add_page(app, dist)

@@ -11,7 +11,7 @@ from typing import Any
 
 from frazil.api.event.v1 import event_pb2, event_pb2_grpc
 from frazil.api.exposure.v1 import exposure_pb2, exposure_pb2_grpc
-from frazil.api.reconstruction.v1 import reconstruction_pb2_grpc
+from frazil.api.reconstruction.v1 import reconstruction_pb2, reconstruction_pb2_grpc
 from frazil.api.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from frazil.api.session.v1 import session_pb2, session_pb2_grpc
 from frazil.model.errors import ErrorKind, FrazilError
@@ -245,6 +245,9 @@ class _Exposures(_Servicer, exposure_pb2_grpc.ExposureServiceServicer):
 
 
 class _Reconstruction(_Servicer, reconstruction_pb2_grpc.ReconstructionServiceServicer):
+    SelectClasses = _keep(reconstruction_pb2.SelectClassesResponse())
+    ResetClasses = _keep(reconstruction_pb2.ResetClassesResponse())
+
     async def GetClassAverages(self, request: Any, context: Any) -> Any:
         session = self.ledger.find(request.session)
         if session.session_id not in self.ledger.classes:
