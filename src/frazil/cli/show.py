@@ -58,6 +58,7 @@ def counts_sentence(session: Session) -> str:
     counts = session.counts
     words = [f"{counts.done} of {counts.found} movies"]
     words += [f"{counts.quarantined} failed"] if counts.quarantined else []
+    words += [f"{counts.rejected} rejected"] if counts.rejected else []
     words += [f"{counts.particles:,} particles"] if counts.particles else []
     words += [f"{counts.particles_classified:,} classified"] if counts.particles_classified else []
     return ", ".join(words)

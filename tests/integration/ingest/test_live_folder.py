@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure
+from frazil.api.reconstruction.v1.reconstruction_pb2 import ParticleBlock
 from frazil.api.scheduler.v1.scheduler_pb2 import Job, Lease
 from frazil.api.session.v1.session_pb2 import Session, SessionParameters
 from frazil.client import Client
@@ -40,7 +41,8 @@ def run(context):
             with AttemptFolder(context.session_folder, claim.exposure.exposure_id, claim.attempt_folder) as attempt:
                 (attempt.path / "size").write_text(str(size))
             try:
-                context.commit(claim, ExposureResult(folder=attempt.relative_path), attempt.manifest_sha256)
+                result = ExposureResult(folder=attempt.relative_path, particle_count=claim.parameters.box_size_px or 3)
+                context.commit(claim, result, attempt.manifest_sha256)
             except AttemptSuperseded:
                 attempt.discard()
         if reply.drained:
@@ -224,3 +226,33 @@ def test_killed_processes_lose_and_double_nothing(house: House, client: Client) 
     client.pause("grid")
     house.until(lambda: client.get_session("grid").state == Session.STATE_PAUSED)
     house.until(lambda: house.workers() == [])
+
+
+def test_parameters_change_while_processes_are_killed_and_every_particle_counts_once(house: House, client: Client) -> None:
+    """The toy extracts as many particles as the box has pixels: what counts tells what each exposure was made with."""
+    begin(house, client)
+    for number in range(8):
+        (house.movies / f"{number}.mrc").write_bytes(movie())
+    house.until(lambda: counts(client)[0] > 2)  # the others are on their way
+    for box, victim in ((16, "worker"), (18, "scheduler"), (20, "agent")):
+        parameters = client.get_session("grid").parameters
+        parameters.box_size_px = box
+        redone = client.update_parameters("grid", parameters).redone
+        assert set(redone) <= {"extract"}  # what waits to be redone is not redone twice
+        house.kill_worker() if victim == "worker" else house.kill(victim)
+        (house.movies / f"late{box}.mrc").write_bytes(movie())
+        if victim != "worker":
+            house.start(victim)
+    house.until(lambda: counts(client) == (11, 0))
+    found = client.get_session("grid")
+    assert found.counts.particles == 11 * 20
+    digests = {tuple(sorted(exposure.result.stage_digests.items())) for exposure in client.exposures("grid")}
+    assert len(digests) == 1
+    live: dict[str, int] = {}
+    for block in client.particle_blocks("grid"):
+        if block.kind == ParticleBlock.KIND_ADD:
+            assert block.exposure_id not in live
+            live[block.exposure_id] = block.particle_count
+        else:
+            assert live.pop(block.exposure_id) == block.particle_count
+    assert live == {exposure.exposure_id: 20 for exposure in client.exposures("grid")}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from google.protobuf.json_format import MessageToJson, Parse
 
 from frazil.api.exposure.v1.exposure_pb2 import Exposure, ExposureResult, MovieFile
-from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.api.session.v1.session_pb2 import Session, SessionParameters
 from frazil.io.movies import MovieInfo
 from frazil.io.mrc import read_mrc
 from frazil.io.particles import CANDIDATE_DTYPE, read_particles, read_table
@@ -18,9 +20,10 @@ from frazil.model.errors import InputError
 from frazil.model.stages import PARAMETERS, STAGES, first_stale, redone
 from frazil.rpc.convert import stage_digests
 from frazil_preprocess.intermediates import Intermediates
+from frazil_preprocess.jobs import exposure_test
 from frazil_preprocess.pipeline import preprocess, reprocess
 from frazil_preprocess.products import write_products
-from frazil_preprocess.settings import settings_of, stored_settings_of
+from frazil_preprocess.settings import ctf_search_of, settings_of, stored_settings_of
 from frazil_preprocess.stages import Stages
 from simulated_micrograph import Scene, simulate
 
@@ -139,6 +142,32 @@ def test_a_particle_keeps_its_identity_when_thresholds_move_and_when_it_is_picke
     assert same[near].mean() > 0.9  # of two near the same, one gets a name of its own
 
 
+def test_a_test_of_parameters_leaves_its_result_beside_the_session_and_touches_nothing(
+    house: House, first: ExposureResult
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in house.folder.rglob("*") if path.is_file()}
+    exposure = Exposure()
+    exposure.CopyFrom(house.exposure)
+    exposure.result.CopyFrom(first)
+    exposure.result.stage_digests.update(zip(STAGES, stage_digests(house.parameters), strict=True))
+    asked = house.changed(picker_score_min=0.05)
+    context = SimpleNamespace(
+        environment=SimpleNamespace(device="cpu"),
+        exposure=exposure,
+        job_id="job-1",
+        parameters={"parameters": MessageToJson(asked)},
+        report=lambda _: None,
+        session=Session(parameters=house.parameters),
+        session_folder=house.folder,
+    )
+    exposure_test.run(context)  # type: ignore[arg-type]
+    result = Parse((house.folder / "tests/e/job-1/result.json").read_text(), ExposureResult())
+    assert result.pick_count > first.pick_count
+    assert set(result.stage_seconds) == {"read", "extract", "write"}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    exposure_test.run(context)  # type: ignore[arg-type]  # its worker died before it could say so
+
+
 def test_what_is_gone_or_damaged_is_said_by_name(house: House, first: ExposureResult) -> None:
     damaged = ExposureResult()
     damaged.CopyFrom(house.redo(house.changed(picker_score_min=0.2), first, "threshold", "damaged"))
@@ -165,3 +194,28 @@ def test_every_parameter_belongs_to_one_stage_and_only_later_stages_feel_it() ->
             assert first_stale(plain, stage_digests(changed)) == stage
     assert first_stale((), plain) == "motion"
     assert first_stale(plain, plain) == ""
+
+
+def test_particles_have_the_defocus_of_their_place(house: House, first: ExposureResult) -> None:
+    tilted = ExposureResult()
+    tilted.CopyFrom(first)
+    tilted.defocus_field_angstrom.extend([800.0, -300.0, 0.0, 0.0, 0.0])
+    _, table = house.particles(house.redo(house.changed(output_box_px=40), tilted, "extract", "tilted"))
+    x, y = table["coordinate_x_px"] / 560 - 0.5, table["coordinate_y_px"] / 560 - 0.5
+    np.testing.assert_allclose(table["defocus_u_angstrom"], first.defocus_u_angstrom + 800.0 * x - 300.0 * y, atol=0.1)
+    np.testing.assert_allclose(table["defocus_v_angstrom"], first.defocus_v_angstrom + 800.0 * x - 300.0 * y, atol=0.1)
+    assert np.ptp(table["defocus_u_angstrom"]) > 200.0
+
+
+@pytest.mark.parametrize(
+    ("said", "searched"),
+    [
+        ({}, (0.0, 0.0)),
+        ({"phase_shift_min_degrees": 90.0}, (90.0, 90.0)),
+        ({"phase_shift_min_degrees": 20.0, "phase_shift_max_degrees": 150.0}, (20.0, 150.0)),
+        ({"phase_shift_max_degrees": 120.0}, (0.0, 120.0)),
+    ],
+)
+def test_phase_shifts_are_known_or_searched_for(said: dict[str, float], searched: tuple[float, float]) -> None:
+    search = ctf_search_of(SessionParameters(**said))
+    assert (search.phase_shift_min_degrees, search.phase_shift_max_degrees) == searched

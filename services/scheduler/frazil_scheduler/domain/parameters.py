@@ -146,7 +146,7 @@ def _redo_running(tx: Transaction, session_id: str, stage: str) -> None:
 
 def _put_back(tx: Transaction, session: RowMapping, row: RowMapping) -> None:
     """Put an exposure back into the queue if its result is stale, or if it failed with other parameters."""
-    fresh: dict[str, Any] = {**exposures.UNTRIED, "finished_ns": 0}
+    fresh: dict[str, Any] = exposures.UNTRIED
     if row["state"] == "DONE":
         stage = stage_to_redo(session, row["made_with"], row["parameters_version"])
         if stage:
@@ -157,7 +157,7 @@ def _put_back(tx: Transaction, session: RowMapping, row: RowMapping) -> None:
             select(tables.attempt).where(_attempt.exposure_id == row["exposure_id"], _attempt.number == row["attempt_number"])
         )
         if last is not None and stage_to_redo(session, last["made_with"], last["parameters_version"]):
-            exposures.move(tx, row, "READY", failure="", **fresh)
+            exposures.move(tx, row, "READY", failure="", finished_ns=0, **fresh)
 
 
 def _redone(tx: Transaction, after: Mapping[Any, Any]) -> dict[str, int]:

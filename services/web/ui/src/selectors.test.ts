@@ -14,7 +14,7 @@ import {
 } from "./selectors";
 
 function exposure(number: number, fields: Partial<ExposureSummary> = {}): ExposureSummary {
-  return { exposure_id: `e${number}`, number, state: "done", ...fields } as ExposureSummary;
+  return { exposure_id: `e${number}`, number, state: "done", version: "", rejected: "", ...fields } as ExposureSummary;
 }
 
 describe("countExposures", () => {
@@ -22,6 +22,7 @@ describe("countExposures", () => {
     const states = ["ready", "running", "done", "done", "quarantined", "ready"] as const;
     const counts = countExposures(states.map((state, place) => exposure(place, { state, particle_count: state === "done" ? 5 : null })));
     expect(counts).toEqual({ found: 6, ready: 2, running: 1, done: 2, quarantined: 1, particles: 10 });
+    expect(countExposures([exposure(1, { particle_count: 5, rejected: "By hand." })]).particles).toBe(0);
     expect(counts.ready + counts.running + counts.done + counts.quarantined).toBe(counts.found);
   });
 });
@@ -89,9 +90,10 @@ describe("stripOrder", () => {
     exposure(4, { state: "running" }),
     exposure(5, { state: "running" }),
     exposure(6, { state: "ready" }),
+    exposure(7, { state: "ready", version: "7", finish_time: 65 }),
   ];
-  it("shows what runs, then what was finished last", () => {
-    expect(stripOrder(list, false).map((one) => one.number)).toEqual([5, 4, 2, 3, 1]);
+  it("shows what runs, then what was finished last, though it waits to be redone", () => {
+    expect(stripOrder(list, false).map((one) => one.number)).toEqual([5, 4, 2, 7, 3, 1]);
   });
   it("or only what failed", () => {
     expect(stripOrder(list, true).map((one) => one.number)).toEqual([2]);

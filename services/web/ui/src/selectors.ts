@@ -19,7 +19,7 @@ export function countExposures(exposures: readonly ExposureSummary[]): Counts {
     else if (exposure.state === "running") counts.running += 1;
     else if (exposure.state === "done") counts.done += 1;
     else if (exposure.state === "quarantined") counts.quarantined += 1;
-    counts.particles += exposure.particle_count ?? 0;
+    if (!exposure.rejected) counts.particles += exposure.particle_count ?? 0;
   }
   return counts;
 }
@@ -66,7 +66,7 @@ export function quantile(values: readonly Maybe[], share: number): number | null
 /** Return exposures for the strip: those being processed, then the finished ones, newest first. */
 export function stripOrder(exposures: readonly ExposureSummary[], failedOnly: boolean): readonly ExposureSummary[] {
   const shown = exposures.filter((exposure) =>
-    failedOnly ? exposure.state === "quarantined" : exposure.state !== "ready",
+    failedOnly ? exposure.state === "quarantined" : exposure.state !== "ready" || exposure.version !== "",
   );
   const rank = (exposure: ExposureSummary): number =>
     exposure.state === "running" ? Infinity : (exposure.finish_time ?? 0);

@@ -95,13 +95,14 @@ const Tile = memo(function Tile(props: {
 }): ReactNode {
   const { exposure } = props;
   const failed = exposure.state === "quarantined";
-  const done = exposure.state === "done";
+  const done = exposure.version !== "" && !failed; // while it is redone, what it was is shown
+  const rejected = done && exposure.rejected !== "";
   return (
     <button
       type="button"
-      className={`tile tile-${exposure.state}`}
+      className={`tile tile-${exposure.state} ${rejected ? "tile-rejected" : ""}`}
       style={{ transform: `translateX(${props.left}px)` }}
-      title={failed ? `${exposure.relative_path}\n${exposure.failure}` : exposure.relative_path}
+      title={[exposure.relative_path, exposure.failure, exposure.rejected].filter((line) => line !== "").join("\n")}
       onClick={() => props.onOpen(exposure)}
     >
       <span className="tile-picture">
@@ -117,7 +118,7 @@ const Tile = memo(function Tile(props: {
             <span className={(exposure.warning_count ?? 0) > 0 ? "warn-text" : ""}>
               {measure(exposure.ctf_fit_resolution_angstrom, 1, "Å")}
             </span>
-            <span className="dim">{count(exposure.pick_count)}</span>
+            {rejected ? <span className="bad-text">rejected</span> : <span className="dim">{count(exposure.pick_count)}</span>}
           </>
         )}
         {failed && <span className="bad-text">failed</span>}
