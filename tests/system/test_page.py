@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from frazil.api.exposure.v1.exposure_pb2 import OVERRIDE_REJECT
 from frazil_web.app import create_app
 from frazil_web.scheduler import Scheduler
 from integration.web.conftest import QUICK, serve
@@ -217,6 +218,42 @@ async def test_a_new_session_is_made_and_started(page: Page, stage: Stage, tmp_p
     await page.get_by_role("button", name="Complete…").click()
     await page.get_by_role("dialog").get_by_role("button", name="Complete", exact=True).click()
     await expect(page.locator(".session-head .pill")).to_have_text("Completing")
+
+
+async def test_micrographs_are_curated_and_parameters_changed(page: Page, stage: Stage) -> None:
+    exposures = []
+    for _ in range(5):
+        exposures.append(await stage.microscope.find())
+        await stage.microscope.finish(exposures[-1])
+    await page.goto(f"{stage.address}/sessions/{stage.session.session_id}")
+    await page.get_by_role("button", name="Curation…").click()
+    await page.get_by_label("Attribute").select_option("particle_count")
+    await expect(page.locator(".curation-counts")).to_have_text("5 used, 0 rejected")
+    canvas = await page.locator(".scatter canvas").bounding_box()
+    assert canvas is not None
+    await page.mouse.move(canvas["x"] + 300, canvas["y"] + 12)  # the upper end, which is not set
+    await page.mouse.down()
+    await page.mouse.move(canvas["x"] + 300, canvas["y"] + canvas["height"] - 40, steps=4)
+    await expect(page.locator(".curation-counts")).not_to_have_text("5 used, 0 rejected")  # before it is let go
+    await page.mouse.up()
+    await page.get_by_label("Least value").fill("12")
+    await page.get_by_label("Least value").press("Enter")
+    await page.keyboard.press("Escape")
+    await page.locator(".tile").first.click()
+    await page.get_by_role("button", name="Reject").click()
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Parameters…").click()
+    await page.locator("[name=picker_score_min]").fill("0,25")
+    await expect(page.get_by_text("2 exposures will be redone.")).to_be_visible()
+    await page.get_by_role("button", name="Apply").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+    dragged, typed, verdict, tried, changed = stage.ledger.asked
+    assert [(one.attribute, one.HasField("minimum")) for one in dragged.thresholds] == [("particle_count", False)]
+    assert [(one.attribute, one.minimum) for one in typed.thresholds] == [("particle_count", 12.0)]
+    assert (list(verdict.exposure_ids), verdict.override) == ([exposures[-1].exposure_id], OVERRIDE_REJECT)
+    assert (tried.dry_run, changed.dry_run, changed.parameters.picker_score_min) == (True, False, 0.25)
+    assert changed.parameters.particle_diameter_angstrom == stage.session.parameters.particle_diameter_angstrom
 
 
 async def test_names_of_files_are_letters_not_markup(page: Page, stage: Stage) -> None:
