@@ -28,7 +28,7 @@ from frazil.io.particles import ASSIGNMENT_DTYPE, read_table
 from frazil.io.relion import MicrographRow, OpticsGroup, ParticleSource, micrographs_star, particles_star
 from frazil.io.report import render_report
 from frazil.io.star import write_star
-from frazil.model.ctf import Ctf
+from frazil.model.ctf import Ctf, DefocusField
 from frazil.model.errors import FrazilError
 from frazil.model.motion import Motion
 from frazil.model.optics import Optics
@@ -171,7 +171,11 @@ def _micrograph_row(row: _Row, micrograph: str, motion_file: str) -> MicrographR
             phase_shift_degrees=result.phase_shift_degrees,
             score=result.ctf_score,
             fit_resolution_angstrom=result.ctf_fit_resolution_angstrom if fitted else None,
+            field=DefocusField(tuple(result.defocus_field_angstrom)) if result.defocus_field_angstrom else DefocusField(),
         ),
+        tilt_angle_degrees=result.tilt_angle_degrees,
+        ice_ring=result.ice_ring if result.HasField("ice_ring") else None,
+        ice_thickness_relative=result.ice_thickness_relative if result.HasField("ice_thickness_relative") else None,
         motion=Motion(
             shift_x_px=(),
             shift_y_px=(),

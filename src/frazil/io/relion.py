@@ -38,6 +38,9 @@ class MicrographRow:
     motion: Motion
     optics_group: int = 1
     power_spectrum: str | None = None
+    tilt_angle_degrees: float = 0.0
+    ice_ring: float | None = None  # power over its surroundings
+    ice_thickness_relative: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,20 @@ def micrographs_star(rows: Sequence[MicrographRow], optics: Sequence[OpticsGroup
         "rlnAccumMotionTotal": [row.motion.total_angstrom for row in rows],
         "rlnAccumMotionEarly": [row.motion.early_angstrom for row in rows],
         "rlnAccumMotionLate": [row.motion.late_angstrom for row in rows],
+    }
+    # RELION keeps labels that it does not know.
+    numbers |= {
+        "frazilDefocusRange": [row.ctf.field.range_angstrom for row in rows],
+        "frazilTiltAngle": [row.tilt_angle_degrees for row in rows],
+    }
+    ice = {
+        "rlnCtfIceRingDensity": [row.ice_ring for row in rows],
+        "frazilIceThickness": [row.ice_thickness_relative for row in rows],
+    }
+    numbers |= {
+        name: [0.0 if value is None else value for value in values]
+        for name, values in ice.items()
+        if any(value is not None for value in values)
     }
     columns |= {name: np.array(values, dtype=np.float64) for name, values in numbers.items()}
     return {"optics": _optics_table(optics), "micrographs": columns}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from frazil.api.exposure.v1.exposure_pb2 import ExposureResult
 from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.api.worker.v1.worker_pb2 import FailExposureRequest
-from frazil.model.ctf import Ctf
+from frazil.model.ctf import Ctf, DefocusField
 from frazil.model.errors import FailureClass, InputError
 from frazil.model.motion import Motion
 from frazil.model.optics import MovieMetadata, Optics
@@ -77,6 +77,24 @@ def test_ctf_comes_back_as_it_was(resolution: float | None) -> None:
     result = ExposureResult()
     convert.set_ctf(result, ctf)
     assert convert.ctf_of(result) == ctf
+
+
+def test_a_defocus_field_comes_back_and_leaves_no_trace_in_a_flat_fit() -> None:
+    tilted = Ctf(
+        defocus_u_angstrom=15000.0,
+        defocus_v_angstrom=14000.0,
+        defocus_angle_degrees=33.0,
+        field=DefocusField((0.0, 1500.0, 0.0, 0.0, 0.0)),
+    )
+    result = ExposureResult(width_px=2000, height_px=1500, pixel_size_angstrom=2.0)
+    convert.set_ctf(result, tilted)
+    assert convert.ctf_of(result) == tilted
+    assert result.defocus_range_angstrom == pytest.approx(1500.0)
+    assert result.tilt_angle_degrees == pytest.approx(math.degrees(math.atan(0.5)))  # 1500 Å of defocus on 3000 Å in y
+    assert result.tilt_axis_degrees == pytest.approx(0.0)
+    convert.set_ctf(result, dataclasses.replace(tilted, field=DefocusField()))
+    assert (result.defocus_range_angstrom, result.tilt_angle_degrees, len(result.defocus_field_angstrom)) == (0.0, 0.0, 0)
+    assert not result.HasField("tilt_axis_degrees")
 
 
 def test_motion_and_optics_of_a_result() -> None:

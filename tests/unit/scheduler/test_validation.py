@@ -59,6 +59,8 @@ def test_good_parameters(values: dict[str, object]) -> None:
         ({"voltage_kv": 300_000.0}, "40 to 1000 kV"),
         ({"spherical_aberration_mm": -1.0}, "0 to 20 mm"),
         ({"amplitude_contrast": 1.5}, "0 to 1."),
+        ({"phase_shift_max_degrees": 200.0}, "0 to 180"),
+        ({"phase_shift_min_degrees": 90.0, "phase_shift_max_degrees": 40.0}, "below the least"),
         ({"dose_per_frame_e_per_angstrom2": -0.1}, "0 to 1000 e/Å²"),
         ({"particle_diameter_angstrom": 0.0}, "Give the particle diameter"),
         ({"particle_diameter_angstrom": math.nan}, "Give the particle diameter"),
