@@ -80,7 +80,7 @@ def _tiles(session: Session, done: Sequence[Exposure], failed: Sequence[Exposure
         (_median([one.motion_total_angstrom for one in results], "{:.1f} Å"), "median motion"),
     ]
     if classes is not None:
-        tiles.append((f"{sum(one.selected for one in classes.classes)} of {len(classes.classes)}", "good 2D classes"))
+        tiles.append((f"{sum(one.selected for one in classes.classes)} of {len(classes.classes)}", "selected 2D classes"))
     cells = "".join(f"<div class=tile><b>{value}</b><span>{label}</span></div>" for value, label in tiles)
     return f"<div class=tiles>{cells}</div>"
 

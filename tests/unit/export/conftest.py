@@ -158,7 +158,7 @@ def classes(folder: Path) -> ClassAverages:
         sheet="class2d/sheet-2.png",
         assignments="class2d/assignments-2.npy",
         classes=[
-            ClassAverage(class_number=1, particle_count=3, resolution_angstrom=8.5, effective_classes=1.1),
+            ClassAverage(class_number=1, particle_count=3, resolution_angstrom=8.5, effective_classes=1.1, selected=True),
             ClassAverage(class_number=2, particle_count=2, effective_classes=1.9, junk=True),
         ],
         final=True,
