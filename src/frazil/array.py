@@ -76,7 +76,9 @@ def backend(name: str = "auto") -> ModuleType:
         try:
             import cupy
         except ImportError as error:
-            sentence = "A GPU is to be used, but CuPy is not installed here: pip install 'frazil[cuda12]', or offer no GPU to Frazil."
+            sentence = (
+                "A GPU is to be used, but CuPy is not installed here: pip install 'frazil[cuda12]', or offer no GPU to Frazil."
+            )
             raise FrazilError("CUPY_MISSING", sentence) from error
         module: ModuleType = cupy
         return module
