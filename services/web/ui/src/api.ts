@@ -2,6 +2,7 @@
 import type {
   AttributeThreshold,
   ClassAverages,
+  ClassThresholds,
   ComputeAdvice,
   ExplainWaitResponse,
   Exposure,
@@ -214,6 +215,17 @@ export const curate = (session: string, exposureIds: readonly string[], word: ""
     override: word,
     request_id: newRequestId(),
   });
+
+/** What is to change of a selection of 2D classes: classes by number, or all thresholds. */
+export interface ClassChange {
+  readonly select?: readonly number[];
+  readonly exclude?: readonly number[];
+  readonly release_all?: boolean;
+  readonly thresholds?: ClassThresholds;
+}
+
+export const selectClasses = (session: string, change: ClassChange): Promise<unknown> =>
+  post(`/api/sessions/${encodeURIComponent(session)}/classes/select`, { ...change, request_id: newRequestId() });
 
 export const testExposure = (exposureId: string, parameters: Values): Promise<{ job_id: string; folder: string }> =>
   post(`/api/exposures/${encodeURIComponent(exposureId)}/test`, { parameters, request_id: newRequestId() });

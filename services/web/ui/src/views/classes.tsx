@@ -1,8 +1,9 @@
 // Class averages: tiles cut from the sheet, the best first, junk in the background.
 import { type ReactNode, useEffect, useMemo, useRef, useState } from "react";
-import { sheetAddress } from "../api";
+import { type ClassChange, sheetAddress } from "../api";
 import { count, known, measure, shortCount } from "../format";
 import type { ClassAverage, ClassAverages, Session } from "../records";
+import { SelectionBar, toggled, useSelection } from "./class_selection";
 import { Choice, Empty } from "./parts";
 
 type Order = "count" | "resolution" | "number";
@@ -29,6 +30,7 @@ export function ClassesPanel(props: {
   const [order, setOrder] = useState<Order>("count");
   const [hideJunk, setHideJunk] = useState(false);
   const shown = useSheet(classes);
+  const [change, problem] = useSelection(props.session.session_id);
   const sorted = useMemo(() => (shown === null ? [] : sortClasses(shown.classes.classes, order)), [shown, order]);
   return (
     <div className="classes panel">
@@ -50,6 +52,7 @@ export function ClassesPanel(props: {
         />
       </div>
       {shown !== null && <Summary classes={shown.classes} particles={particles} />}
+      {shown !== null && <SelectionBar classes={shown.classes} problem={problem} onChange={change} />}
       <div className="classes-frame">
         {shown === null ? (
           <ClassesEmpty session={props.session} particles={particles} announced={classes !== null} />
@@ -58,7 +61,7 @@ export function ClassesPanel(props: {
             {sorted
               .filter((one) => !(hideJunk && one.junk))
               .map((one) => (
-                <ClassTile key={one.class_number} average={one} classes={shown.classes} sheet={shown.sheet} />
+                <ClassTile key={one.class_number} average={one} classes={shown.classes} sheet={shown.sheet} onChange={change} />
               ))}
           </div>
         )}
@@ -116,8 +119,9 @@ function ClassTile(props: {
   readonly average: ClassAverage;
   readonly classes: ClassAverages;
   readonly sheet: HTMLImageElement;
+  readonly onChange: (change: ClassChange) => void;
 }): ReactNode {
-  const { average, classes, sheet } = props;
+  const { average, classes, sheet, onChange } = props;
   const canvas = useRef<HTMLCanvasElement>(null);
   const tile = classes.sheet_tile_px;
   useEffect(() => {
@@ -130,12 +134,14 @@ function ClassTile(props: {
   }, [average.class_number, classes, sheet, tile]);
   const share = classes.particle_count > 0 ? average.particle_count / classes.particle_count : 0;
   const title =
-    `Class ${average.class_number}${average.junk ? ", junk" : ""}: ${count(average.particle_count)} particles ` +
+    `Class ${average.class_number}, ${average.selected ? "selected" : "excluded"}${average.junk ? ", junk" : ""}: ${count(average.particle_count)} particles ` +
     `(${(100 * share).toFixed(1)} %), ${measure(average.resolution_angstrom, 1, "Å")}, ` +
     `${measure(average.effective_classes, 1)} effective classes`;
   return (
-    <figure className={`class ${average.junk ? "class-junk" : ""}`} title={title}>
-      <canvas ref={canvas} width={tile} height={tile} role="img" aria-label={title} />
+    <figure className={`class ${average.selected ? "" : "class-excluded"}`} title={title}>
+      <button type="button" aria-pressed={average.selected} aria-label={title} onClick={() => onChange(toggled(average))}>
+        <canvas ref={canvas} width={tile} height={tile} />
+      </button>
       <figcaption>
         <span className="class-count">{shortCount(average.particle_count)}</span>
         <span>{measure(average.resolution_angstrom, 1, "Å")}</span>

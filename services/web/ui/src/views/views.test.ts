@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import type { ClassAverage, Job, Profile } from "../records";
 import { parseRoute, sessionPath } from "../router";
+import { thresholdsFrom, toggled } from "./class_selection";
 import { sortClasses } from "./classes";
 import { countJobs, handOver } from "./compute";
 import { trackPath } from "./exposure";
@@ -65,6 +66,24 @@ describe("sortClasses", () => {
     expect(order("count")).toEqual([2, 3, 1, 4]);
     expect(order("resolution")).toEqual([4, 3, 2, 1]);
     expect(order("number")).toEqual([1, 2, 3, 4]);
+  });
+});
+
+describe("selecting classes", () => {
+  it("a click excludes what is selected and selects what is not", () => {
+    const one = { class_number: 7, selected: true } as ClassAverage;
+    expect(toggled(one)).toEqual({ exclude: [7] });
+    expect(toggled({ ...one, selected: false })).toEqual({ select: [7] });
+  });
+  it("empty fields are no thresholds, words are refused", () => {
+    expect(thresholdsFrom({ particle_count_min: "200", resolution_max_angstrom: " " }, true)).toEqual({
+      particle_count_min: 200,
+      resolution_max_angstrom: 0,
+      effective_classes_max: 0,
+      ignore_ranking: true,
+    });
+    expect(thresholdsFrom({ resolution_max_angstrom: "fine" }, false)).toBeNull();
+    expect(thresholdsFrom({ effective_classes_max: "-1" }, false)).toBeNull();
   });
 });
 
