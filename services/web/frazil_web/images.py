@@ -72,7 +72,9 @@ async def candidates(request: Request, exposure_id: str, v: str = "") -> Respons
     exposure, result = await _result(request, exposure_id)
     content = await _read(request, exposure.session_id, _attempt_path(result, result.candidates))
     columns = await asyncio.to_thread(read_candidates, content)
-    found: dict[str, Any] = {name: _numbers(columns[name], digits) for name, digits in (("x_px", 1), ("y_px", 1), ("score", 4), ("power", 3))}
+    found: dict[str, Any] = {
+        name: _numbers(columns[name], digits) for name, digits in (("x_px", 1), ("y_px", 1), ("score", 4), ("power", 3))
+    }
     found |= {"score_min": finite(result.pick_score_min), "pixel_size_angstrom": result.pixel_size_angstrom}
     return _json(found | {"width_px": result.width_px, "height_px": result.height_px}, forever=v == result_version(exposure))
 

@@ -40,6 +40,8 @@ _NOT_NEGATIVE = {
     "output_box_px",
     "class_count",
     "class_max_resolution_angstrom",
+    "class_batch_particles",
+    "class_mask_diameter_angstrom",
     "preprocessing_workers",
     "priority",
     "auto_pause_idle_minutes",

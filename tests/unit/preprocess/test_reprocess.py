@@ -42,6 +42,8 @@ WITHOUT_EFFECT = {  # on what preprocessing finds in a movie
     "read_bzip2",
     "class_count",
     "class_max_resolution_angstrom",
+    "class_mask_diameter_angstrom",
+    "class_batch_particles",
     "symmetry",
     "initial_volume_path",
     "until",

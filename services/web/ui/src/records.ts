@@ -374,6 +374,8 @@ export interface SessionParameters {
   readonly output_box_px: number;
   readonly class_count: number;
   readonly class_max_resolution_angstrom: number | null;
+  readonly class_mask_diameter_angstrom: number | null;
+  readonly class_batch_particles: number;
   readonly seed: number;
   readonly until: string;
   readonly picker: string;

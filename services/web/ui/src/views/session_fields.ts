@@ -46,6 +46,8 @@ export const MICROSCOPE: readonly Field[] = [
     unit: "e/Å²",
     placeholder: FROM_METADATA,
   },
+  { name: "phase_shift_min_degrees", label: "Phase shift from", kind: "number", unit: "°", placeholder: "no phase plate" },
+  { name: "phase_shift_max_degrees", label: "Phase shift to", kind: "number", unit: "°", placeholder: "same" },
 ];
 
 export const FILES: readonly Field[] = [
@@ -138,6 +140,8 @@ export const PROCESSING: readonly Field[] = [
   { name: "box_size_px", label: "Box", kind: "number", unit: "px", placeholder: "advised" },
   { name: "output_box_px", label: "Box after cropping", kind: "number", unit: "px", placeholder: "advised" },
   { name: "class_count", label: "2D classes", kind: "number", placeholder: "50" },
+  { name: "class_mask_diameter_angstrom", label: "2D mask", kind: "number", unit: "Å", placeholder: "1.1 diameters" },
+  { name: "class_batch_particles", label: "2D batch", kind: "number", placeholder: "200" },
   {
     name: "camera",
     label: "Camera",
