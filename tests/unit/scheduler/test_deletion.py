@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from frazil.api.session.v1.session_pb2 import SessionParameters
+from frazil.api.worker.v1 import worker_pb2
 from frazil.model.errors import FrazilError
-from frazil_scheduler.domain import deletion, gpus, sessions
+from frazil_scheduler.domain import deletion, gpus, sessions, workers
 from frazil_scheduler.ledger import tables
 from model.world import World
 from unit.scheduler.stories import publish_volume, session
 from unit.scheduler.test_compute import begin, end_draining
 
-SESSIONS_OWN = ("session", "exposure", "attempt", "particle_block", "job", "lease", "checkpoint", "class_averages", "volume")
+SESSIONS_OWN = ("session", "exposure", "attempt", "particle_block", "job", "lease", "checkpoint", "class_averages", "volume",
+                "templates")  # fmt: skip
 
 
 def worked(world: World) -> str:
@@ -25,6 +29,8 @@ def worked(world: World) -> str:
         world.commit(world.worker_of("preprocess"))
     world.checkpoint(world.worker_of("class2d_streaming"))
     publish_volume(world, world.worker_of("class2d_streaming").token, 1)
+    templates = worker_pb2.PublishTemplatesRequest(request_id="t", lease=world.worker_of("class2d_streaming").token)
+    world.store.transact(lambda tx: workers.publish_templates(tx, templates))
     world.change(session_id, "pause")
     end_draining(world)
     return session_id
@@ -167,4 +173,17 @@ def test_a_quarantined_slot_keeps_its_session_until_it_is_proven_free(world: Wor
     with pytest.raises(FrazilError):
         mark(world, session_id, delete_results=False)
     end_draining(world)
+    mark(world, session_id, delete_results=False)
+
+
+def test_results_that_another_session_picks_with_are_not_deleted(world: World) -> None:
+    session_id = world.create("source")
+    folder = str(session(world)["folder"])
+    other = world.create("user")
+    parameters = SessionParameters(picker="template", picker_templates_path=f"{folder}/templates/j/1.mrcs")
+    values = {"parameters": parameters.SerializeToString()}
+    world.store.transact(lambda tx: tx.run(update(tables.session).where(tables.session.c.session_id == other).values(**values)))
+    with pytest.raises(FrazilError, match="Session user uses") as caught:
+        mark(world, session_id, delete_results=True)
+    assert caught.value.reason == "RESULTS_IN_USE"
     mark(world, session_id, delete_results=False)

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, Select, delete, select, update
 
+from frazil.api.session.v1 import session_pb2
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler.domain import leases, sessions
 from frazil_scheduler.ledger import records, tables
@@ -64,7 +65,10 @@ def check_folder(folder: Path, data_dir: Path, session_id: str) -> None:
 
 
 def begin(tx: Transaction, row: RowMapping, *, delete_results: bool) -> None:
-    """Mark a session as being deleted. Raises FrazilError SESSION_STATE_WRONG, or SESSION_HOLDS_SLOTS while it may."""
+    """Mark a session as being deleted.
+
+    Raises FrazilError SESSION_STATE_WRONG, SESSION_HOLDS_SLOTS while it may, or RESULTS_IN_USE when another session needs them.
+    """
     if row["state"] not in ("PAUSED", "COMPLETED"):
         sentence = f"Session {row['name']} is {row['state'].lower()}; pause it, then it can be deleted."
         raise FrazilError("SESSION_STATE_WRONG", sentence, kind=ErrorKind.CONFLICT)
@@ -78,7 +82,19 @@ def begin(tx: Transaction, row: RowMapping, *, delete_results: bool) -> None:
         slots = ", ".join(f"{lease['slot_key']} of {lease['node_id']}" for lease in held)
         sentence = f"Session {row['name']} may still have processes on {slots}: wait for the proof that it is free, or fence."
         raise FrazilError("SESSION_HOLDS_SLOTS", sentence, kind=ErrorKind.CONFLICT)
+    if delete_results:
+        _require_unused(tx, row)
     _change(tx, row, "session_deleting", state="DELETING", delete_results=delete_results)
+
+
+def _require_unused(tx: Transaction, row: RowMapping) -> None:
+    """Refuse to delete files that another session picks with, or starts its refinement from."""
+    for other in tx.all(select(tables.session).where(_session.session_id != row["session_id"])):
+        parameters = session_pb2.SessionParameters.FromString(other["parameters"])
+        for path in (parameters.picker_templates_path, parameters.initial_volume_path):
+            if path and Path(path).is_relative_to(row["folder"]):
+                sentence = f"Session {other['name']} uses {path}: delete that session first, or this one without its results."
+                raise FrazilError("RESULTS_IN_USE", sentence, kind=ErrorKind.CONFLICT)
 
 
 def pending(tx: Transaction) -> Sequence[RowMapping]:

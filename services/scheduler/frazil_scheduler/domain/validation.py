@@ -73,6 +73,13 @@ def check_parameters(parameters: session_pb2.SessionParameters, *, complete: boo
         _fail("SYMMETRY_INVALID", f"symmetry is {parameters.symmetry!r}; it must be a point group such as C1, D8, T, O or I.")
     _check_boxes(parameters)
     _check_picker(parameters)
+    _check_classes(parameters)
+    glob = parameters.movie_glob
+    if glob.startswith("/") or ".." in glob.split("/") or "\0" in glob:
+        _fail("MOVIE_GLOB_INVALID", f"movie_glob {glob!r} must be relative to the movie folder, without '..'.")
+
+
+def _check_classes(parameters: session_pb2.SessionParameters) -> None:
     if parameters.class_count and not 2 <= parameters.class_count <= 1000:
         _fail("CLASS_COUNT_INVALID", f"class_count is {parameters.class_count}; it must be 2 to 1000, or 0 for the default.")
     if parameters.class_max_resolution_angstrom:
@@ -81,9 +88,6 @@ def check_parameters(parameters: session_pb2.SessionParameters, *, complete: boo
         _require_range("class_mask_diameter_angstrom", parameters.class_mask_diameter_angstrom, 10, 10_000, "Å")
     if parameters.class_batch_particles:
         _require_range("class_batch_particles", parameters.class_batch_particles, 20, 100_000, "")
-    glob = parameters.movie_glob
-    if glob.startswith("/") or ".." in glob.split("/") or "\0" in glob:
-        _fail("MOVIE_GLOB_INVALID", f"movie_glob {glob!r} must be relative to the movie folder, without '..'.")
 
 
 def _check_picker(parameters: session_pb2.SessionParameters) -> None:
