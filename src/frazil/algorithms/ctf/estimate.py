@@ -21,6 +21,7 @@ from frazil.algorithms.ctf.fit import (
 from frazil.algorithms.ctf.landscape import fit_field, levelled, refine_field
 from frazil.algorithms.ctf.model import thon_lag_angstrom
 from frazil.algorithms.ctf.spectrum import Tiles, tile_spectra
+from frazil.algorithms.ctf.tilted import TiltedStart, tilted_start
 from frazil.algorithms.ice import Ice, measure_ice
 from frazil.array import Array
 from frazil.model.ctf import Ctf, DefocusField
@@ -35,6 +36,8 @@ _CURVES_TO_ANGSTROM = 2.8
 _ICE_RING = 1.1  # times its surroundings: from there on the fit ends before the first ring of crystals
 _BEFORE_ICE_ANGSTROM = 4.0
 _FIELD_ROUNDS = 2
+_ALIKE_ANGSTROM = 250.0
+_TILTED_GAIN = 20.0  # in significance, that a start with a tilt must bring
 _SIDE_MIN_PX = 64
 
 
@@ -87,16 +90,14 @@ def estimate_ctf(
         other = _fitted_like(fit, weighted, optics, search)
         if other.refined.significance > fit.refined.significance:
             image, tiles, fit = dose_weighted, weighted, other
-    if not fit.significant:
-        return CtfEstimate(*judged(fit, optics, search), ice)
     rings_to = np.array(1.0 / max(_RINGS_TO_ANGSTROM, finest(optics, search)))
     wanted = float(thon_lag_angstrom(rings_to, fit.refined.at.mean, optics)) / _VISIBLE_LAG
-    if wanted > _LONGER * fit.spectrum.tile_angstrom:
+    if fit.significant and wanted > _LONGER * fit.spectrum.tile_angstrom:
         tiles = _tiles(image, optics, search, wanted)
         fit = _fitted_like(fit, tiles, optics, search)
     fit, field = _with_field(tiles, fit, optics, search, (micrograph.shape[0], micrograph.shape[1]))
     ctf, diagnostics = judged(fit, optics, search)
-    return CtfEstimate(replace(ctf, field=field), diagnostics, ice)
+    return CtfEstimate(replace(ctf, field=field if fit.significant else DefocusField()), diagnostics, ice)
 
 
 def _check_size(shape: tuple[int, ...]) -> None:
@@ -120,11 +121,31 @@ def _fitted_like(fit: Fit, tiles: Tiles, optics: Optics, search: CtfSearch) -> F
 
 def _with_field(tiles: Tiles, fit: Fit, optics: Optics, search: CtfSearch, shape: tuple[int, int]) -> tuple[Fit, DefocusField]:
     """Return how the defocus changes across the field, and the fit to the tiles levelled by that."""
-    field = fit_field(tiles, fit, record(fit, optics, search), optics, shape)
-    if field.flat:
+    field = DefocusField()
+    if fit.significant:
+        field = fit_field(tiles, fit, record(fit, optics, search), optics, shape)
+    if not field.flat:
+        fit, field = _levelled(tiles, fit, field, optics, search)
+    steep = tilted_start(tiles, optics, search, shape)
+    if steep is None or _alike(tiles, fit, field, steep):
         return fit, field
+    spectrum = levelled(tiles, steep.field, steep.mean, optics)
+    other, other_field = _levelled(tiles, search_spectrum(spectrum, optics, search), steep.field, optics, search)
+    if other.refined.significance > fit.refined.significance + _TILTED_GAIN:
+        return other, other_field
+    return fit, field
+
+
+def _levelled(tiles: Tiles, fit: Fit, field: DefocusField, optics: Optics, search: CtfSearch) -> tuple[Fit, DefocusField]:
+    """Refine a fit, with the tiles levelled, and a field in turns."""
     for _ in range(_FIELD_ROUNDS):
         at = fit.refined.at
         fit = refine_spectrum(levelled(tiles, field, at.mean, optics), at, optics, search)
         field = refine_field(tiles, fit, record(fit, optics, search), optics, field)
     return fit, field
+
+
+def _alike(tiles: Tiles, fit: Fit, field: DefocusField, start: TiltedStart) -> bool:
+    """Say whether a start would lead where a fit is already."""
+    found = fit.refined.at.mean + field.at(tiles.x, tiles.y)
+    return bool(np.abs(found - start.mean - start.field.at(tiles.x, tiles.y)).mean() < _ALIKE_ANGSTROM)

@@ -22,7 +22,7 @@ from frazil.algorithms.ctf.window import Floats
 from frazil.model.ctf import TERMS, Ctf, DefocusField, field_terms
 from frazil.model.optics import Optics
 
-_TILT_MAX_DEGREES = 62.0
+TILT_MAX_DEGREES = 62.0
 _TABLE_STEP = 25.0
 _COARSE_STEP = 250.0  # of the difference across the field, and of the mean
 _MEAN_REACH = 500.0
@@ -35,6 +35,9 @@ _PLANE_GAIN = 12.0
 _CURVED_GAIN = 20.0
 _TILES_MIN = 6
 _CONTRAST_MIN = 0.3
+
+
+Profiles = tuple[Floats, Floats, Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def fit_field(tiles: Tiles, fit: Fit, ctf: Ctf, optics: Optics, shape: tuple[int
     if len(tiles.x) < _TILES_MIN:
         return DefocusField()
     sides = (shape[1] * optics.pixel_size_angstrom, shape[0] * optics.pixel_size_angstrom)
-    problem = _Problem.of(tiles, fit, ctf, optics, 0.5 * math.tan(math.radians(_TILT_MAX_DEGREES)) * math.hypot(*sides))
+    problem = _Problem.of(tiles, fit, ctf, optics, 0.5 * math.tan(math.radians(TILT_MAX_DEGREES)) * math.hypot(*sides))
     flat = problem.tables(DefocusField(), DefocusField())
     constant, _ = _climbed(flat, problem.terms[:, :1], np.zeros(1))
     rough = _best_plane(flat, problem.terms[:, : 1 + _PLANE_TERMS], sides)
@@ -127,7 +130,7 @@ class _Problem:
 
     @staticmethod
     def of(tiles: Tiles, fit: Fit, ctf: Ctf, optics: Optics, reach: float) -> _Problem:
-        return _Problem(tiles, fit, optics, reach, *_profiles(tiles, fit, ctf, optics))
+        return _Problem(tiles, fit, optics, reach, *ring_profiles(tiles, fit.fitted.s.min(), fit.fitted.s.max(), ctf, optics))
 
     @property
     def terms(self) -> Floats:
@@ -165,8 +168,8 @@ class _Problem:
 
         seen = tiles.shares @ rings(at.mean + offsets)[0]
         mean = np.log(np.maximum(tiles.shares @ self.powers, 1e-12))
-        ratio = self.powers / np.exp(_smooth(mean - seen, q, self.count, _BACKGROUND_DEGREE) + seen)
-        ratio /= np.maximum(_smooth(ratio, q, self.count, _TILE_BACKGROUND_DEGREE), 0.05)  # a tile's own fog and brightness
+        ratio = self.powers / np.exp(smooth(mean - seen, q, self.count, _BACKGROUND_DEGREE) + seen)
+        ratio /= np.maximum(smooth(ratio, q, self.count, _TILE_BACKGROUND_DEGREE), 0.05)  # a tile's own fog and brightness
         defocus = np.arange(max(-self.reach, 1_000.0 - at.mean), self.reach + _TABLE_STEP, _TABLE_STEP)
         value, slope = rings(at.mean + defocus)
         slope *= 2.0 * np.pi * wavelength * q**2
@@ -189,15 +192,18 @@ def _minus(a: DefocusField, b: DefocusField) -> tuple[float, ...]:
     return tuple(x - y for x, y in zip(a.coefficients_angstrom, b.coefficients_angstrom, strict=True))
 
 
-def _profiles(tiles: Tiles, fit: Fit, ctf: Ctf, optics: Optics) -> tuple[Floats, Floats, Floats]:
-    """Return frequencies (n,), pixels that each stands for, and the tiles' power there (tile, n): averages of equal phase."""
+def ring_profiles(tiles: Tiles, s_min: float, s_max: float, ctf: Ctf | None = None, optics: Optics | None = None) -> Profiles:
+    """Return frequencies (n,), pixels that each stands for, and the tiles' power there (tile, n), averaged over rings.
+
+    With a CTF the averages are of equal phase. The lines through the origin are left out.
+    """
     m = tiles.powers.shape[2] - 1
     rows, columns = (a.ravel() for a in np.meshgrid(np.arange(-m, m + 1), np.arange(m + 1), indexing="ij"))
     s = np.hypot(rows, columns) * tiles.step_per_angstrom
-    fitted = fit.fitted.s
-    keep = (s >= fitted.min()) & (s <= fitted.max()) & (columns > CROSS_PX) & (np.abs(rows) > CROSS_PX)
-    rows, columns = rows[keep], columns[keep]
-    q = equi_phase_frequency(columns * tiles.step_per_angstrom, rows * tiles.step_per_angstrom, ctf, optics)
+    keep = (s >= s_min) & (s <= s_max) & (columns > CROSS_PX) & (np.abs(rows) > CROSS_PX)
+    rows, columns, q = rows[keep], columns[keep], s[keep]
+    if ctf is not None and optics is not None:
+        q = equi_phase_frequency(columns * tiles.step_per_angstrom, rows * tiles.step_per_angstrom, ctf, optics)
     bins = np.rint(q / tiles.step_per_angstrom).astype(np.int64)
     order = np.argsort(bins, kind="stable")
     firsts = np.flatnonzero(np.diff(bins[order], prepend=-1))
@@ -208,7 +214,7 @@ def _profiles(tiles: Tiles, fit: Fit, ctf: Ctf, optics: Optics) -> tuple[Floats,
     return np.asarray(bins[order][firsts] * tiles.step_per_angstrom, dtype=np.float64), count, powers.astype(np.float64)
 
 
-def _smooth(values: Floats, q: Floats, weight: Floats, degree: int) -> Floats:
+def smooth(values: Floats, q: Floats, weight: Floats, degree: int) -> Floats:
     """Return the smooth part of values (..., n) by weighted least squares."""
     x = 2.0 * (q - q[0]) / (q[-1] - q[0]) - 1.0
     basis = np.polynomial.chebyshev.chebvander(x, degree) * np.sqrt(weight)[:, None]
@@ -217,13 +223,19 @@ def _smooth(values: Floats, q: Floats, weight: Floats, degree: int) -> Floats:
     return part / np.sqrt(weight)
 
 
-def _best_plane(tables: _Tables, terms: Floats, sides: tuple[float, float]) -> Floats:
-    """Return the best of all planes on a coarse grid: mean, and differences across the field in x and y."""
-    steepest = math.tan(math.radians(_TILT_MAX_DEGREES))
+def planes(sides: tuple[float, float]) -> Floats:
+    """Return differences of defocus (n, 2) across the sides of a field, Å, of every plane up to the steepest tilt."""
+    steepest = math.tan(math.radians(TILT_MAX_DEGREES))
     axes = [np.arange(-(steepest * side // _COARSE_STEP), steepest * side // _COARSE_STEP + 1) * _COARSE_STEP for side in sides]
     x, y = (a.ravel() for a in np.meshgrid(*axes))
     inside = np.hypot(x / sides[0], y / sides[1]) <= steepest
-    slopes = np.stack([x[inside], y[inside]], axis=1) @ terms[:, 1:].T
+    return np.stack([x[inside], y[inside]], axis=1)
+
+
+def _best_plane(tables: _Tables, terms: Floats, sides: tuple[float, float]) -> Floats:
+    """Return the best of all planes on a coarse grid: mean, and differences across the field in x and y."""
+    across = planes(sides)
+    slopes = across @ terms[:, 1:].T
     nearest = np.rint((slopes - tables.defocus[0]) / _TABLE_STEP).astype(np.int64)
     best, best_score = np.zeros(3), -np.inf
     tile = np.arange(len(terms))
@@ -232,7 +244,7 @@ def _best_plane(tables: _Tables, terms: Floats, sides: tuple[float, float]) -> F
         score = tables.likelihood[tile, index].sum(axis=1)
         i = int(np.argmax(score))
         if score[i] > best_score:
-            best, best_score = np.array([mean, x[inside][i], y[inside][i]]), float(score[i])
+            best, best_score = np.array([mean, *across[i]]), float(score[i])
     return best
 
 

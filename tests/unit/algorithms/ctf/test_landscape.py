@@ -24,6 +24,8 @@ def specimen(name: str) -> np.ndarray[Any, Any]:
     x, y = np.meshgrid(X, Y)
     if name == "tilted":
         return np.asarray(np.tan(np.deg2rad(TILT)) * (np.cos(UPHILL) * x * WIDTH + np.sin(UPHILL) * y * HEIGHT))
+    if name == "steep":
+        return np.asarray(np.tan(np.deg2rad(50.0)) * y * HEIGHT)
     if name == "domed":
         return np.asarray(-2_400.0 * (x**2 + y**2 - 1.0 / 6.0))
     return 0.0 * x
@@ -77,6 +79,14 @@ def test_a_tilted_specimen_has_its_tilt_and_axis() -> None:
 def test_levelling_a_tilted_specimen_brings_its_fine_rings_back() -> None:
     level, tilted = (estimate(name, 1.0).diagnostics.significance for name in ("flat", "tilted"))
     assert tilted > 0.8 * level
+
+
+def test_a_steep_specimen_is_found_though_its_average_has_no_rings() -> None:
+    found = estimate("steep", 0.2)
+    tilt, axis = found.ctf.field.tilt(WIDTH, HEIGHT)
+    assert tilt == pytest.approx(50.0, abs=4.0)
+    assert abs((axis + 90.0) % 180.0 - 90.0) < 8.0
+    assert error_over_field(found, "steep") < 0.25 * np.std(specimen("steep"))
 
 
 def test_a_domed_specimen_is_followed() -> None:
