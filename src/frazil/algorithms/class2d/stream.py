@@ -277,8 +277,19 @@ class Streaming2d:
         counters = self.state.counters
         steps.unit_step(self._run, self.state, counters.phase_step)
         counters.phase_step += 1
-        if counters.phase_step == schedule.UNIT_STEPS:
+        if counters.phase_step < schedule.UNIT_STEPS:
+            return
+        if not counters.renewed and schedule.renewal_is_due(self.parameters, self.state.live().size):
+            self._renew()
+        else:
             self._enter(Phase.FULL_PASS if self._pass_is_due() else Phase.WAITING)
+
+    def _renew(self) -> None:
+        """Begin to arrange all classes anew: they may show something else afterwards, so that each counts as begun anew."""
+        self.state.counters.renewed = 1
+        self.state.restarts += 1
+        self._enter(Phase.BOOTSTRAP)
+        self.state.counters.phase_step = schedule.RENEWAL_FROM
 
     def _pass(self) -> None:
         run, state = self._run, self.state

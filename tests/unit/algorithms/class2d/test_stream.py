@@ -443,3 +443,23 @@ def test_a_state_of_other_parameters_is_refused(uninterrupted: dict[str, np.ndar
             begin(from_arrays(uninterrupted, np), parameters=replace(TINY, **change))
         assert caught.value.reason == "STATE_OF_OTHER_PARAMETERS"
     begin(from_arrays(uninterrupted, np), parameters=replace(TINY, class_count=9, mask_diameter_angstrom=90.0))
+
+
+def test_classes_are_arranged_anew_once_there_are_enough_particles(blocks: list[ParticleBlock]) -> None:
+    """Once, at the same place whether or not the run is interrupted; what was said of a class before counts no more."""
+    parameters = replace(TINY, class_count=1)
+    whole = begin(parameters=parameters)
+    restarts = []
+    for block in blocks:
+        whole.add_block(block)
+        while whole.advance():
+            restarts.append(int(whole.state.restarts.max(initial=0)))
+    assert (restarts[0], restarts[-1], sorted(restarts) == restarts) == (0, 1, True)
+    broken = begin(parameters=parameters)
+    for block in blocks:
+        broken.add_block(block)
+        while broken.advance():
+            if broken.state.counters.renewed and broken.state.counters.phase == Phase.BOOTSTRAP:
+                broken = begin(from_arrays(broken.state.to_arrays(), np), parameters=parameters)
+                broken.load_later(by_sequence(blocks))
+    assert arrays_equal(broken.state.to_arrays(), whole.state.to_arrays())
