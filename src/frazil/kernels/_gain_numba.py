@@ -7,6 +7,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from frazil.kernels.gain import RawFrames
+
 Images = np.ndarray[Any, Any]
 
 
@@ -22,6 +24,14 @@ def add_and_bin(total: Images, frame: Images, gain: Images, factor: int, levels:
     blocks = np.empty((frame.shape[0] // factor, frame.shape[1] // factor), np.float32)
     _add_and_bin(frame, gain, factor, np.float32(levels[0]), np.float32(levels[1]), total, blocks)
     return blocks
+
+
+def corrected_rows(frames: RawFrames, frame: int, first: int, last: int) -> Images:
+    """See `kernels.gain.corrected_rows`."""
+    rows = np.empty((last - first, frames.raw.shape[2]), np.float32)
+    bad = (frames.bad, frames.bad_rows, frames.sources[frame])
+    _read_rows(frames.raw[frame], frames.gain, frames.levels[frame], bad, first, rows)
+    return rows
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -48,6 +58,14 @@ def read_row(
         from_y, from_x = sources[i] // width, sources[i] % width
         value = np.float32(frame[from_y, from_x])
         out[bad[i] - y * width] = (value if -limit <= value <= limit else fill) * gain[from_y, from_x]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _read_rows(
+    frame: Images, gain: Images, levels: Images, bad: tuple[Images, Images, Images], first: int, rows: Images
+) -> None:
+    for i in range(rows.shape[0]):
+        read_row(frame, gain, levels, bad[0], bad[1], bad[2], first + i, rows[i])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

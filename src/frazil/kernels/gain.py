@@ -41,6 +41,13 @@ def uncorrected(raw: np.ndarray[Any, Any]) -> RawFrames:
     return RawFrames(raw, np.ones(raw.shape[1:], np.float32), levels, none, bad_rows, sources)
 
 
+def corrected_rows(frames: RawFrames, frame: int, first: int, last: int) -> np.ndarray[Any, Any]:
+    """Return rows `first` to before `last` of a frame, corrected, (row, x) float32, on the CPU."""
+    from frazil.kernels._gain_numba import corrected_rows as compiled
+
+    return compiled(frames, frame, first, last)
+
+
 def correct_frame(frame: Array, gain: Array, limit: float, fill: float) -> Array:
     """Multiply a frame by the gain; values beyond `limit` in size, or no numbers, count as `fill`.
 

@@ -143,3 +143,10 @@ def test_half_pixel_shift_of_the_nyquist_lines_stays_real(xp: Any, shape: tuple[
     moved = np.fft.ifft2(transform * phase)
     assert np.abs(moved.imag).max() < 1e-12
     np.testing.assert_allclose(host(fourier.fourier_shift(xp.asarray(image), (dy, dx))), moved.real, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(20, 32), (21, 33), (24, 40)])
+def test_cropping_axis_by_axis_is_cropping(xp: Any, shape: tuple[int, int]) -> None:
+    image = xp.asarray(np.random.default_rng(0).normal(size=(24, 40)).astype(np.float32))
+    by_axis = fourier.crop_axis(fourier.crop_axis(image, shape[1], 1), shape[0], 0)
+    np.testing.assert_allclose(host(by_axis), host(fourier.fourier_crop(image, shape)), atol=1e-5)
