@@ -15,7 +15,7 @@ from frazil.model.errors import FrazilError
 from frazil_scheduler.domain import class_selection, control, reconstruction, sessions, templates, workers
 from frazil_scheduler.ledger import tables
 from model.world import World
-from unit.scheduler.stories import job, session, up
+from unit.scheduler.stories import job, notices, session, up
 from unit.scheduler.test_reconstruction import checkpoint
 
 CLASSES = "class2d_streaming"
@@ -91,6 +91,9 @@ def test_a_person_wins_until_the_class_begins_anew(world: World, classified: tup
     assert selected(world, session_id) == [2, 5]
     publish(world, worker.token, average(1, 600, 7.0), average(2, 300, 9.0), average(5, 90, junk=True, restarts=1))
     assert selected(world, session_id) == [2]  # class 5 shows something else now
+    assert [sentence for sentence in notices(world) if "began anew" in sentence] == [
+        "2D class 5 of s began anew and shows something else now: select or exclude it again."
+    ]
     select(world, session_id, release=[1])
     assert selected(world, session_id) == [1, 2]
     select(world, session_id, exclude=[2])

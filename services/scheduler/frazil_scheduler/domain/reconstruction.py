@@ -83,7 +83,7 @@ def publish(
     tx.run(update(tables.session).where(_session.session_id == session_id).values(**values))
     note_update(tx, job)
     tx.topics.add(f"session:{session_id}")
-    selected(averages, selection_of(tx.only(statements.SESSION, key=session_id)))
+    selected(averages, _without_lapsed(tx, tx.only(statements.SESSION, key=session_id), averages))
     tx.emit("class_averages_published", session_id, class_averages=averages)
     jobs.note_progress(tx, job)
     return worker_pb2.PublishClassAveragesResponse(revision=revision, expired_paths=_expire(tx, session_id))
@@ -112,14 +112,34 @@ def selection_of(session: RowMapping) -> reconstruction_pb2.ClassSelection:
 def selected(
     averages: reconstruction_pb2.ClassAverages, selection: reconstruction_pb2.ClassSelection
 ) -> reconstruction_pb2.ClassAverages:
-    """Say in class averages which classes are selected: what a person said counts until the class begins anew."""
-    said = {(one.class_number, one.restarts): one.selected for one in selection.overrides}
+    """Say in class averages which classes are selected: a person wins over thresholds and ranking."""
+    said = {one.class_number: one.selected for one in selection.overrides}
     for one in averages.classes:
-        person = said.get((one.class_number, one.restarts))
+        person = said.get(one.class_number)
         one.selected = _suggested(one, selection.thresholds) if person is None else person
     averages.selection.CopyFrom(selection)
     averages.selected_particle_count = sum(one.particle_count for one in averages.classes if one.selected)
     return averages
+
+
+def _without_lapsed(
+    tx: Transaction, session: RowMapping, averages: reconstruction_pb2.ClassAverages
+) -> reconstruction_pb2.ClassSelection:
+    """Forget what a person said of classes that have begun anew since, tell people, and return what is left."""
+    selection = selection_of(session)
+    restarts = {one.class_number: one.restarts for one in averages.classes}
+    kept = [one for one in selection.overrides if restarts.get(one.class_number, one.restarts) == one.restarts]
+    lapsed = [str(one.class_number) for one in selection.overrides if one not in kept]
+    if lapsed:
+        del selection.overrides[:]
+        selection.overrides.extend(kept)
+        selection.revision += 1
+        mine = _session.session_id == session["session_id"]
+        tx.run(update(tables.session).where(mine).values(class_selection=selection.SerializeToString()))
+        which = f"2D class {lapsed[0]}" if len(lapsed) == 1 else f"2D classes {', '.join(lapsed)}"
+        sentence = f"{which} of {session['name']} began anew and shows something else now: select or exclude it again."
+        tx.notice("warning", sentence, session["session_id"])
+    return selection
 
 
 def _suggested(one: reconstruction_pb2.ClassAverage, thresholds: reconstruction_pb2.ClassThresholds) -> bool:
