@@ -3,7 +3,7 @@
 Movies of the product's simulator and of an independent one (beads), with and without motion across the field. Errors are 2-D
 RMS in px over 5 x 5 places and all frames, one constant removed; "blur" with one constant removed per place. Ours is timed
 from the TIFF file to two written MRC files, in turns with `relion_run_motioncorr --use_own` where that is on the PATH, on one
-core. Options: --seeds, --only NAME, --k3 (time and memory of one movie of 5760 x 4092 x 50). The last line is JSON.
+core. Options: --seeds, --only NAME. `preprocess.py` has speed and memory at other sizes. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -105,12 +105,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seeds", type=int, default=2)
     options.add_argument("--only", default="")
-    options.add_argument("--k3", action="store_true")
     given = options.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    if given.k3:
-        print(json.dumps(k3()))
-        return
     correct_movie(np.ones((2, 256, 256), np.uint8), None, None, Optics(pixel_size_angstrom=1.0))  # compiled before it is timed
     figures: dict[str, dict[str, float]] = {}
     for name in (name for name in (*SIMULATED, *BEADS) if given.only in name):
@@ -208,36 +204,6 @@ def numbers(text: str, table: str) -> Images:
     """Return the numeric rows of a table of a STAR file."""
     rows = text.split(table)[1].split("data_")[0].splitlines()
     return np.array([[float(v) for v in row.split()] for row in rows if row.split() and row.split()[0].isdigit()])
-
-
-def k3() -> dict[str, float]:
-    """Correct one movie of the size of a K3's and report CPU seconds and peak memory, the raw movie included.
-
-    Its frames are one image of counts, moved, plus noise that is rolled by random amounts: quick to make, and it aligns.
-    """
-    rng = np.random.default_rng(0)
-    shape = (4092, 5760)
-    specimen, noise = rng.poisson(0.2, shape).astype(np.uint8), rng.poisson(0.6, shape).astype(np.uint8)
-    movie = np.empty((50, *shape), np.uint8)
-    for t, frame in enumerate(movie):
-        np.add(np.roll(specimen, (t // 3, -t // 4), (0, 1)), np.roll(noise, tuple(rng.integers(0, 4000, 2)), (0, 1)), out=frame)
-    del specimen, noise
-    truth = -np.array([(t // 3, -t // 4) for t in range(50)], float)[:, None]
-    optics = Optics(pixel_size_angstrom=0.83, dose_per_frame_e_per_angstrom2=1.0)
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        (home / "movies.star").write_text(MOVIES_STAR.format(optics=optics))
-        (home / "movie.tiff").write_bytes(encode_tiff(movie))
-        del movie
-        start, wall = time.process_time(), time.perf_counter()
-        corrected = ours(home, None, optics)
-        result = {"cpu_s": time.process_time() - start, "wall_s": time.perf_counter() - wall}
-        result["error_px"] = errors(corrected.field.at(GRID), truth)[0]
-        result["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        if shutil.which("relion_run_motioncorr"):
-            shifts, result["relion_cpu_s"] = relion(home, None, optics)
-            result |= {"relion_px": errors(shifts, truth)[0], "speed_ratio": result["relion_cpu_s"] / result["cpu_s"]}
-    return {key: round(value, 3) for key, value in result.items()}
 
 
 if __name__ == "__main__":

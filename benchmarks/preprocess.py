@@ -27,6 +27,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["FRAZIL_THREADS"] = "1"
 
 import numpy as np
+from gpu_preprocess import K3, OPTICS, moved_counts
 from motion import MOVIES_STAR, ours, relion
 
 from frazil.algorithms.super_resolution import crop_movie
@@ -49,7 +50,6 @@ SIMULATED = SimulationParameters(
     width_px=2048, height_px=1440, frame_count=36, pixel_size_angstrom=1.06, particles_per_movie=90, contrast=0.8, seed=100
 )
 PARTICLE_ANGSTROM = 190.0
-K3_SHAPE = (50, 4092, 5760)
 PARTS = {
     "read and decode": ("read_movie",),
     "gain": ("_device_gain",),
@@ -101,15 +101,9 @@ def simulated_movie(home: Path) -> tuple[Camera | None, Optics]:
 
 
 def k3_movie(home: Path) -> tuple[Camera | None, Optics]:
-    """Write a movie of the size of a K3's: one image of counts, moved, plus noise rolled by random amounts."""
-    rng = np.random.default_rng(0)
-    specimen, noise = (rng.poisson(mean, K3_SHAPE[1:]).astype(np.uint8) for mean in (0.2, 0.6))
-    movie = np.empty(K3_SHAPE, np.uint8)
-    for t, frame in enumerate(movie):
-        np.add(np.roll(specimen, (t // 3, -t // 4), (0, 1)), np.roll(noise, tuple(rng.integers(0, 4000, 2)), (0, 1)), out=frame)
-    optics = Optics(pixel_size_angstrom=0.83, dose_per_frame_e_per_angstrom2=1.0)
-    write_movie(home, movie, optics)
-    return None, optics
+    """Write a movie of the size of a K3's."""
+    write_movie(home, moved_counts(K3), OPTICS)
+    return None, OPTICS
 
 
 def write_movie(home: Path, frames: np.ndarray[Any, Any], optics: Optics) -> None:
@@ -182,7 +176,7 @@ def peak_gib(movie: Path, following: Path) -> float:
     waiting = read_movie(following)
     from frazil.algorithms.motion.correct import correct_movie
 
-    correct_movie(frames, None, None, Optics(pixel_size_angstrom=0.83, dose_per_frame_e_per_angstrom2=1.0))
+    correct_movie(frames, None, None, OPTICS)
     del waiting
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
