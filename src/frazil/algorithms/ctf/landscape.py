@@ -33,9 +33,8 @@ _PLANE_TERMS, _ALL_TERMS = 2, TERMS
 # Twice the gain in log likelihood that a plane, and then a curved surface, must bring.
 _PLANE_GAIN = 12.0
 _CURVED_GAIN = 20.0
-_TILES_MIN = 6
-_CONTRAST_MIN = 0.3
-
+TILES_MIN = 6
+_CONTRAST_MIN = 0.3  # beyond this, what washed-out rings must have been is no longer inferred
 
 Profiles = tuple[Floats, Floats, Floats]
 
@@ -72,7 +71,7 @@ def fit_field(tiles: Tiles, fit: Fit, ctf: Ctf, optics: Optics, shape: tuple[int
     -------
     The field; flat when nothing else gains enough likelihood. Planes are searched for up to a tilt of 62 degrees.
     """
-    if len(tiles.x) < _TILES_MIN:
+    if len(tiles.x) < TILES_MIN:
         return DefocusField()
     sides = (shape[1] * optics.pixel_size_angstrom, shape[0] * optics.pixel_size_angstrom)
     problem = _Problem.of(tiles, fit, ctf, optics, 0.5 * math.tan(math.radians(TILT_MAX_DEGREES)) * math.hypot(*sides))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frazil.algorithms.ctf.fit import CtfSearch
-from frazil.algorithms.ctf.landscape import TILT_MAX_DEGREES, planes, ring_profiles, smooth
+from frazil.algorithms.ctf.landscape import TILES_MIN, TILT_MAX_DEGREES, planes, ring_profiles, smooth
 from frazil.algorithms.ctf.model import aberration_at
 from frazil.algorithms.ctf.rings import ring_visibility
 from frazil.algorithms.ctf.spectrum import Tiles
@@ -45,6 +45,8 @@ def tilted_start(tiles: Tiles, optics: Optics, search: CtfSearch, shape: tuple[i
     search: ranges.
     shape: of the micrograph, `(y, x)`.
     """
+    if len(tiles.x) < TILES_MIN:
+        return None
     sides = (shape[1] * optics.pixel_size_angstrom, shape[0] * optics.pixel_size_angstrom)
     reach = 0.5 * math.tan(math.radians(TILT_MAX_DEGREES)) * math.hypot(*sides)
     low, high = search.defocus_min_angstrom, search.defocus_max_angstrom
