@@ -18,6 +18,7 @@ from frazil.algorithms.refine3d.state import Kind
 GRID_VIEWS = 768  # over the whole sphere, 7.5 degrees apart
 GRID_ANGLES = 48
 _GRID_CYCLES = 10.0  # finest detail that such a grid can compare
+_CENTRING_CYCLES = 7.0  # finest detail at which particles are centred on half maps, by orientations 15 degrees apart
 _FIRST_LEVEL_RADIANS = math.radians(3.0)
 _LEVEL_CYCLES = 1.5  # detail compared at a level, in units of what its step resolves
 _FINEST_STEP_RADIANS = math.radians(0.05)
@@ -85,6 +86,11 @@ def start_radius(plane: HalfPlane, parameters: Refine3dParameters) -> float:
 def grid_limit(plane: HalfPlane, parameters: Refine3dParameters) -> float:
     """Return the finest radius at which the grid's orientations can be compared."""
     return _GRID_CYCLES * plane.box_angstrom / parameters.particle_diameter_angstrom
+
+
+def centring_limit(plane: HalfPlane, parameters: Refine3dParameters) -> float:
+    """Return the finest radius at which particles are centred."""
+    return _CENTRING_CYCLES * plane.box_angstrom / parameters.particle_diameter_angstrom
 
 
 def make_plan(plane: HalfPlane, parameters: Refine3dParameters, kind: Kind, radius: float, *, settled: bool) -> PassPlan:

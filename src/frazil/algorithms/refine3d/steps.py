@@ -97,19 +97,18 @@ def make_search(run: Run, state: Refine3dState, plan: PassPlan, insert_radius: f
 
 
 def take_in(run: Run, state: Refine3dState, rows: npt.NDArray[Any]) -> None:
-    """Give new particles their scale, and centre them on the start map.
+    """Give new particles their scale, and centre them: on the start map, or on their half set's once that is to be trusted.
 
-    The same map for both half sets, at detail that they share anyway: a profile of all particles at finer detail, as centres
-    were first found by, made noise refine to 20 Å.
+    Before, both half sets share one map, at detail that they share anyway. (Centred on one profile at finer detail, noise
+    refined to 20 Å.)
     """
     if rows.size == 0:
         return
-    plane, diameter = run.plane, run.parameters.particle_diameter_angstrom
     intake.take_in(run.imaging, state, rows)
-    radius = schedule.start_radius(plane, run.parameters)
-    mask = maps.sphere_mask(plane, diameter, plane.working_size(radius))
-    reference = (maps.start_cube(plane, state.start, mask, radius), radius)
-    centre_on_reference(plane, run.group, run.imaging.images, state.particles, rows, reference, state.first_noise, diameter)
+    if state.counters.supported:
+        _centre(run, state, rows, _half_references(run, state, _centring_radius(run, state)))
+        return
+    _centre(run, state, rows, _start_references(run, state, _centring_radius(run, state)))
 
 
 def begin_sums(run: Run, plan: PassPlan) -> Sums:
@@ -138,7 +137,13 @@ def add_update(state: Refine3dState, sums: Sums) -> Sums:
 
 
 def insert_piece(run: Run, state: Refine3dState, search: Search, rows: npt.NDArray[Any], sums: Sums) -> None:
-    """Find and insert the next particles of a pass or unit."""
+    """Find and insert the next particles of a pass or unit.
+
+    Dense passes against half maps to be trusted centre particles anew: what the start map could not place lies beyond the
+    shifts that any search goes through, and its pose stays wrong.
+    """
+    if search.plan.kind == Kind.DENSE and state.counters.supported:
+        _centre(run, state, rows, search.cubes)
     expect(run.plane, run.imaging.images, state.particles, rows, search, sums)
 
 
@@ -157,6 +162,23 @@ def maximise(run: Run, state: Refine3dState, plan: PassPlan, sums: Sums, *, upda
         state.counters.supported = 1
     _set_radius(run, state, sums)
     _note(state, plan, update=update)
+
+
+def _centring_radius(run: Run, state: Refine3dState) -> float:
+    """Return the detail at which particles are centred: of the start map, later of the half maps up to a bound."""
+    if not state.counters.supported:
+        return schedule.start_radius(run.plane, run.parameters)
+    return min(state.radius, schedule.centring_limit(run.plane, run.parameters))
+
+
+def _centre(run: Run, state: Refine3dState, rows: npt.NDArray[Any], cubes: list[Array]) -> None:
+    """Centre particles on the reference of their half set."""
+    table, diameter = state.particles, run.parameters.particle_diameter_angstrom
+    noise = state.noise if state.counters.supported else state.first_noise
+    radius = _centring_radius(run, state)
+    for half, cube in enumerate(cubes):
+        members, images = rows[table.half[rows] == half], run.imaging.images
+        centre_on_reference(run.plane, run.group, images, table, members, (cube, radius), noise, diameter)
 
 
 def _accumulated(state: Refine3dState) -> Sums:
@@ -212,13 +234,23 @@ def _from_start(state: Refine3dState, plan: PassPlan) -> bool:
     return plan.kind == Kind.DENSE and state.counters.passes == 0
 
 
-def _references(run: Run, state: Refine3dState, plan: PassPlan) -> list[Any]:
+def _references(run: Run, state: Refine3dState, plan: PassPlan) -> list[Array]:
     """Return the two references of a search: of the start map for the first pass, of each half set for others."""
-    plane, parameters, radius = run.plane, run.parameters, plan.radius
+    from_start = _from_start(state, plan)
+    return _start_references(run, state, plan.radius) if from_start else _half_references(run, state, plan.radius)
+
+
+def _start_references(run: Run, state: Refine3dState, radius: float) -> list[Array]:
+    plane = run.plane
+    mask = maps.sphere_mask(plane, run.parameters.particle_diameter_angstrom, plane.working_size(radius))
+    return [maps.start_cube(plane, state.start, mask, radius)] * 2
+
+
+def _half_references(run: Run, state: Refine3dState, radius: float) -> list[Array]:
+    """Return the references of both half sets, each shell weighted by what the FSC says of it."""
+    plane, parameters = run.plane, run.parameters
     size = plane.working_size(radius)
     mask = maps.sphere_mask(plane, parameters.particle_diameter_angstrom, size)
-    if _from_start(state, plan):
-        return [maps.start_cube(plane, state.start, mask, radius)] * 2
     cubes = maps.half_cubes(plane, run.group, _accumulated(state))
     join = plane.box_angstrom / max(parameters.low_resolution_join_angstrom, parameters.start_resolution_angstrom)
     joined = maps.join_low_resolution(cubes, join)
