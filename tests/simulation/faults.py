@@ -29,6 +29,7 @@ class Faults:
             (1, self._power_fails),
             (4, self._worker_dies),
             (3, self._worker_freezes),
+            (2, self._worker_hangs),
             (2, self._gpu_reports_an_error),
             (1, self._gpu_is_used_by_others),
             (1, self._ingest_dies),
@@ -178,6 +179,12 @@ class Faults:
         if process is not None:
             process.machine.freeze(process, unkillable=self._engine.chance(0.3))
             self._later(10.0, 3000.0, lambda: process.machine.thaw(process))
+
+    def _worker_hangs(self) -> None:
+        """Nobody mends this: the scheduler has to notice."""
+        process = self._process()
+        if process is not None:
+            process.hung = True
 
     def _gpu_reports_an_error(self) -> None:
         machine = self._machine()

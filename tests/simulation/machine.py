@@ -44,6 +44,7 @@ class Process:
     descriptor: int  # of its slot's lock
     exit_code: int | None = None  # None while it lives
     frozen: bool = False
+    hung: bool = False  # it lives and beats, and does nothing more
     unkillable: bool = False  # in an uninterruptible sleep: a signal waits
     killed: bool = False
     stop_requested: bool = False

@@ -58,7 +58,7 @@ class Runner:
     def _go_on(self, waits: int, value: Any, error: Exception | None = None) -> None:
         """Hand the generator what it has waited for, if it still does."""
         process = self._process
-        if waits != process.waits or process.body is None:
+        if waits != process.waits or process.body is None or process.hung:
             return
         process.waits += 1
         self._asked = None
@@ -136,7 +136,7 @@ class Runner:
             self._answer(waits, None, again, error)
             return
         in_vain = ask.empty is not None and ask.empty(reply)
-        if in_vain:
+        if in_vain and not self._process.hung:
             self._scheduler.asked_in_vain(self._process.lease_id)
         if in_vain and not self._process.stop_requested:
             retry = ask.retry()

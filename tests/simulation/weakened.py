@@ -10,7 +10,7 @@ from unittest import mock
 
 from frazil.model.errors import ErrorKind, FrazilError
 from frazil_scheduler import lease as machine
-from frazil_scheduler.domain import jobs, leases
+from frazil_scheduler.domain import jobs, leases, stalls
 from frazil_scheduler.ledger.transaction import Transaction
 
 
@@ -41,12 +41,17 @@ def _always_new(_: Transaction, request: Any, reply_type: Any, body: Callable[[]
     return body()
 
 
+def _watch_nobody(_: Transaction, asked: Any) -> None:
+    """A worker that lives is trusted."""
+
+
 _FOUND_HELD = machine._found_held
 RULES: dict[str, Callable[[], Any]] = {
     "time never frees a slot": lambda: mock.patch.object(machine, "_node_silent", _time_frees),
     "only the newest epoch acts": lambda: mock.patch.object(leases, "current", _any_epoch),
     "a lost lease heals only while it is its job's newest": lambda: mock.patch.object(machine, "_found_held", _found_held),
     "a repeated request has one effect": lambda: mock.patch.object(Transaction, "once", _always_new),
+    "a worker without progress starts anew": lambda: mock.patch.object(stalls, "watch", _watch_nobody),
 }
 
 

@@ -78,6 +78,7 @@ def count(context):
     context.wait_for_stop(2.0)
 
 runners = {{"preprocess": preprocess, "class2d_streaming": streaming, "refine3d_streaming": streaming, "count": count}}
+runners["exposure_test"] = lambda context: None
 sys.exit(run_worker("toy", runners))
 """
 

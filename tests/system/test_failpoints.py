@@ -149,6 +149,7 @@ def curate(house: CrashHouse, client: Client) -> None:
     client.update_parameters("grid", parameters(house), new_exposures_only=True)
     done = next(iter(client.exposures("grid", states=[Exposure.STATE_DONE])))
     client.curate("grid", [done.exposure_id], OVERRIDE_ACCEPT)
+    client.test_exposure(done.exposure_id, parameters(house))
 
 
 def heal(client: Client) -> None:

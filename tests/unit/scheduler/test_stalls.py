@@ -10,7 +10,7 @@ from frazil_scheduler.domain import control
 from frazil_scheduler.ledger import tables
 from frazil_scheduler.stall import FLAG_SECONDS, RESTARTS_MAX
 from model.world import Worker, World
-from unit.scheduler.stories import job, notices, up
+from unit.scheduler.stories import job, notices, session, up
 
 HALF_AN_HOUR = 1800.0  # what preprocessing and 2D classification may go without progress
 
@@ -121,6 +121,15 @@ def test_the_last_work_of_a_completing_session_can_hang_too(world: World) -> Non
     world.finish(world.worker_of("class2d_streaming"))
     world.settle("node")
     assert job(world, "class2d_streaming")["state"] == "DONE"
+
+
+def test_a_worker_that_hangs_with_nothing_left_to_do_does_not_keep_its_session_from_ending(world: World) -> None:
+    session_id = up(world)
+    world.advance(HALF_AN_HOUR)
+    world.change(session_id, "complete")
+    hang(world)
+    again(world)
+    assert (job(world)["state"], session(world)["state"]) == ("DONE", "COMPLETED")
 
 
 # ------------------------------------------------------------------------------------------------------------- given up

@@ -80,12 +80,13 @@ def _restart(tx: Transaction, row: RowMapping, declaration: declarations.JobType
 def input_waits(tx: Transaction, row: RowMapping) -> bool:
     """Tell whether there is something for a job to do."""
     session = tx.one(select(tables.session).where(tables.session.c.session_id == row["session_id"]))
-    if session is None or not row["indefinite"]:
-        return session is not None
+    if session is None:
+        return False
+    if not row["indefinite"] or sessions.is_drained(tx, session):  # what is left then is its last work, and to end
+        return True
     if row["job_type"] != jobs.PREPROCESS:
         newest = select(func.max(tables.checkpoint.c.cursor_sequence)).where(tables.checkpoint.c.job_id == row["job_id"])
-        behind = session["block_sequence"] > (tx.scalar(newest) or 0)
-        return bool(behind or sessions.is_drained(tx, session))  # what is left then is its last work
+        return bool(session["block_sequence"] > (tx.scalar(newest) or 0))
     attempt = tables.attempt.c
     mine = select(attempt.attempt_id).where(attempt.lease_id == row["lease_id"], attempt.outcome == tables.RUNNING).limit(1)
     queued = session["ready"] > 0 and not session["disk_problem"] and not session["outcome_problem"]
