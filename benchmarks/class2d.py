@@ -211,14 +211,25 @@ def relion(stack: Stack, class_count: int, iterations: int) -> tuple[np.ndarray[
             "rlnOpticsGroup": np.ones(count, dtype=int),
         }
         write_star(Path(folder) / "particles.star", {"optics": optics, "particles": particles})
-        command = ["relion_refine", "--i", "particles.star", "--o", "run", "--iter", str(iterations), "--K", str(class_count)]
+        (Path(folder) / "out").mkdir()
+        command = [
+            "relion_refine",
+            "--i",
+            "particles.star",
+            "--o",
+            "out/run",
+            "--iter",
+            str(iterations),
+            "--K",
+            str(class_count),
+        ]
         command += ["--ctf", "--tau2_fudge", "2", "--particle_diameter", str(DIAMETER), "--flatten_solvent", "--zero_mask"]
         command += ["--oversampling", "1", "--psi_step", "12", "--offset_range", "5", "--offset_step", "2", "--norm", "--scale"]
         command += ["--pad", "2", "--pool", "3", "--dont_combine_weights_via_disc", "--random_seed", "1", "--j", "1"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found = read_star(Path(folder) / f"run_it{iterations:03d}_data.star")["particles"]
+        found = read_star(Path(folder) / f"out/run_it{iterations:03d}_data.star")["particles"]
         order = np.array([int(str(name).partition("@")[0]) for name in found["rlnImageName"]]) - 1
         classes = np.zeros(count, dtype=int)
         classes[order] = np.asarray(found["rlnClassNumber"], dtype=int) - 1
