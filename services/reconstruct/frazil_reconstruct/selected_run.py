@@ -58,9 +58,12 @@ class SelectedRun(StreamingRun):
 
     def _hear(self, averages: wire.ClassAverages) -> None:
         try:
-            self._selected = selected_uids(self._context.session_folder, averages)
+            selected = selected_uids(self._context.session_folder, averages)
         except FileNotFoundError:
             return  # a newer classification has replaced it: the next reply tells of that
+        if selected is not None and not averages.revision:  # taken away: what is in stays until there is another
+            selected = np.sort(np.concatenate([np.zeros(0, np.uint64), *(one.uid[one.taken] for one in self._known.values())]))
+        self._selected = selected
         self._unsettled = True
         self._thorough = averages.final or averages.selection.revision != self._revisions[1]
         self._revisions = revisions(averages)

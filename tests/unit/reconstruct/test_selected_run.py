@@ -39,7 +39,7 @@ class Ledger:
         self.live: dict[int, np.ndarray] = {}  # by sequence: the particles that count
         self.averages = wire.ClassAverages()
         self.checkpoints: list[worker_pb2.Checkpoint] = []
-        self._uids = 0
+        self._uids = self._revision = 0
 
     def add(self, count: int = 0) -> None:
         count = count or int(self.random.integers(1, 9))
@@ -65,12 +65,17 @@ class Ledger:
         table = np.zeros(sum(uid.size for uid in known), ASSIGNMENT_DTYPE)
         table["uid"] = np.concatenate([*known, np.zeros(0, np.uint64)])
         table["class_number"] = self.random.integers(1, 4, table.size)
-        revision = self.averages.revision + 1
+        self._revision = revision = self._revision + 1
         write_array(self.folder / f"{revision}.npy", table)
         self.averages.revision, self.averages.assignments, self.averages.final = revision, f"{revision}.npy", final
         self.averages.ClearField("classes")
         for number in (1, 2, 3):
             self.averages.classes.add(class_number=number, selected=bool(self.random.integers(2)))
+
+    def clear(self) -> None:
+        """Take the classification away."""
+        selection = self.averages.selection
+        self.averages = wire.ClassAverages(selection=selection)
 
     def select(self) -> None:
         self.averages.selection.revision += 1
@@ -171,7 +176,7 @@ def test_in_the_end_the_wanted_particles_are_in_the_stream_once(tmp_path: Path, 
     ledger = Ledger(tmp_path, seed)
     for _ in range(12):
         for _ in range(int(ledger.random.integers(1, 4))):
-            change = ledger.random.choice(["add", "add", "withdraw", "classify", "select"])
+            change = ledger.random.choice(["add", "add", "withdraw", "classify", "select", "clear"])
             getattr(ledger, change)()
         run = Run(Worker(ledger, reads=int(ledger.random.integers(1, 4))), np, lambda: 0.0)  # type: ignore[arg-type]
         run.run()
@@ -226,3 +231,23 @@ def test_a_bounded_job_takes_the_first_blocks_with_selected_particles(tmp_path: 
     chosen = abinitio.choose(tmp_path, ledger.blocks, wanted, 3, None)
     assert [block.sequence for block in chosen] == [2, 4]
     assert abinitio.read(worker, chosen[0], wanted).uid.tolist() == [5, 6]
+
+
+def test_when_the_classification_is_taken_away_what_is_in_stays(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 3)
+    for _ in range(4):
+        ledger.add(6)
+    ledger.classify(final=True)
+    ledger.averages.selection.revision = 1
+    for one in ledger.averages.classes:
+        one.selected = one.class_number != 2
+    run = Run(Worker(ledger, 2), np, lambda: 0.0)  # type: ignore[arg-type]
+    run.run()
+    before = run.in_stream()
+    assert 0 < len(before) < 24
+    ledger.clear()
+    ledger.add(6)
+    for _ in range(2):  # also when a worker begins only then
+        run = Run(Worker(ledger, 2), np, lambda: 0.0)  # type: ignore[arg-type]
+        run.run()
+        assert run.in_stream() == before
