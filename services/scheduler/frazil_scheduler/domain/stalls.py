@@ -18,8 +18,9 @@ _job = tables.job.c
 
 def watch(tx: Transaction, asked: Mapping[str, float]) -> None:
     """Look at every running job. `asked` says of leases when their worker last asked for work and there was none."""
+    known = set(declarations.names())
     for row in tx.all(select(tables.job).where(_job.state == "RUNNING")):
-        if row["job_type"] not in declarations.names():  # its distribution was removed while it runs: its limits are not known
+        if row["job_type"] not in known:  # its distribution was removed while it runs: its limits are not known
             continue
         declaration = declarations.load(row["job_type"])
         if not row["indefinite"] and tx.mono - row["running_mono"] >= declaration.time_limit_seconds:
