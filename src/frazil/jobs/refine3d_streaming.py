@@ -3,8 +3,8 @@
 from frazil.jobs import Hold, JobType, LaneRole, Workload, gigabytes
 
 _SMALLEST_GIGABYTES = 11.0
-_FIXED_GIGABYTES = 5.0  # images of a batch, hypotheses and the device's own
-_BYTES_PER_VOXEL = 288.0  # six half cubes of the box padded by 2, complex64 and float32: sums, those of the pass, symmetrised
+_FIXED_GIGABYTES = 1.5  # images of a batch, slices of the grid, hypotheses and the device's own
+_BYTES_PER_VOXEL = 560.0  # measured at Nyquist: sums of all, those of the pass, completed ones, and a padded transform
 
 
 def _memory_min_mib(workload: Workload) -> int:

@@ -145,7 +145,7 @@ def test_which_streaming_jobs_a_session_has(until: str, path: str, streams: set[
     assert set(jobs.streaming_at_start(parameters, ComputeResources())) == at_start
 
 
-@pytest.mark.parametrize(("box", "gigabytes"), [(0, 11), (128, 11), (400, 23), (512, 43)])
+@pytest.mark.parametrize(("box", "gigabytes"), [(0, 11), (128, 11), (256, 11), (400, 37), (512, 77)])
 def test_refinement_asks_for_more_memory_with_its_box(box: int, gigabytes: int) -> None:
     parameters = SessionParameters(box_size_px=512, output_box_px=box) if box else SessionParameters()
     asked = declarations.load("refine3d_streaming").gpu_memory_min_mib(jobs.workload_of(parameters))

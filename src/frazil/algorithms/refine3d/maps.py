@@ -60,21 +60,19 @@ def finished_cubes(
         numerator.append(num)
         denominator.append(den)
     radius = cube_radius(numerator[0])
-    shell = xp.astype(xp.round(radius), xp.int64)
+    shell = xp.astype(xp.round(radius), xp.int32)
     members = to_host(shell_sums(xp.ones_like(radius), shell, plane.shell_count))
     coverage = [to_host(shell_sums(den, shell, plane.shell_count)) / np.maximum(members, 1) for den in denominator]
     return HalfCubes(numerator, denominator, radius, shell, np.stack(coverage))
 
 
-def join_low_resolution(cubes: HalfCubes, radius: float) -> HalfCubes:
-    """Give both half sets the mean of their sums up to a radius."""
-    xp = namespace(cubes.radius)
+def join_low_resolution(cubes: HalfCubes, radius: float) -> None:
+    """Give both half sets the mean of their sums up to a radius, in place: a copy would be the largest thing in memory."""
     low = cubes.radius <= radius
-    joined = []
     for pair in (cubes.numerator, cubes.denominator):
-        mean = (pair[0] + pair[1]) * 0.5
-        joined.append([xp.where(low, mean, half) for half in pair])
-    return HalfCubes(joined[0], joined[1], cubes.radius, cubes.shell, cubes.coverage)
+        mean = (pair[0][low] + pair[1][low]) * 0.5
+        for half in pair:
+            half[low] = mean
 
 
 def unregularised_maps(
@@ -160,6 +158,7 @@ def _to_map(
     total = cubes.denominator[half] + added
     safe = xp.where(total > 0, total, xp.ones_like(total))
     inside = (cubes.radius >= radii[0]) & (cubes.radius <= radii[1]) & (total > 0)
-    quotient = xp.where(inside, cubes.numerator[half] / safe, xp.zeros_like(cubes.numerator[half]))
+    quotient = xp.where(inside, cubes.numerator[half] / safe, xp.asarray(0, dtype=cubes.numerator[half].dtype))
+    del total, safe, inside, added, shell
     scale = plane.box_size_px * (size / plane.box_size_px) ** 3
     return xp.astype(cube_to_volume(quotient, size) * scale, xp.float32)

@@ -253,8 +253,8 @@ def _half_references(run: Run, state: Refine3dState, radius: float) -> list[Arra
     mask = maps.sphere_mask(plane, parameters.particle_diameter_angstrom, size)
     cubes = maps.half_cubes(plane, run.group, _accumulated(state))
     join = plane.box_angstrom / max(parameters.low_resolution_join_angstrom, parameters.start_resolution_angstrom)
-    joined = maps.join_low_resolution(cubes, join)
-    volumes = maps.regularised_maps(plane, joined, state.fsc, radius, size)
+    maps.join_low_resolution(cubes, join)
+    volumes = maps.regularised_maps(plane, cubes, state.fsc, radius, size)
     return [maps.reference_cube(plane, volume * mask, radius) for volume in volumes]
 
 
