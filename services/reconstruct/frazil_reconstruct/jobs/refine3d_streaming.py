@@ -59,7 +59,8 @@ class _Refinement(SelectedRun):
         return from_arrays(arrays, self._xp)
 
     def has_result(self) -> bool:
-        return self._refinement.state.accumulated is not None
+        state = self._refinement.state
+        return state.accumulated is not None and state.live().size > 0  # all may have gone for a while
 
     def has_news(self) -> bool:
         return len(self._refinement.state.history) > self._published_steps
