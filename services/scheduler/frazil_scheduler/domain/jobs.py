@@ -12,6 +12,7 @@ from frazil import jobs as declarations
 from frazil.api.session.v1 import session_pb2
 from frazil.model.camera import read_camera
 from frazil_scheduler.domain import limits
+from frazil_scheduler.domain.last_words import last_words
 from frazil_scheduler.lease import BUSY_EXTERNAL, Cause, JobReleased
 from frazil_scheduler.ledger import statements, tables
 from frazil_scheduler.ledger.transaction import Transaction
@@ -249,17 +250,17 @@ def released(tx: Transaction, job_id: str, epoch: int, effect: JobReleased) -> N
 def _died(tx: Transaction, row: RowMapping, effect: JobReleased) -> None:
     fault = effect.exit_code != 0 or not row["progressed"]
     failures, in_row = row["failures"] + fault, row["failures_in_row"] + fault
-    words = effect.detail.strip()[-limits.REASON_MAX_CHARACTERS :]
+    last = last_words(effect.detail)
+    words = f" Last words: {last}" if last else ""
     values = {"failures": failures, "failures_in_row": in_row, "progress": ""}
     if in_row >= limits.FAILURES_IN_ROW_MAX:
-        sentence = f"Its worker died {in_row} times in a row without progress ({effect.how})." + (f" {words}" if words else "")
+        sentence = f"Its worker died {in_row} times in a row without progress ({effect.how}).{words}"
         set_state(tx, row, "FAILED", reason=sentence, **values)
         title = declarations.load(row["job_type"]).title
         tx.notice("error", f"{title} has failed: {sentence}", row["session_id"])
         return
     delay = limits.RESTART_BACKOFF_SECONDS[min(max(in_row, 1), len(limits.RESTART_BACKOFF_SECONDS)) - 1]
-    last = words.splitlines()[-1] if words else ""
-    reason = f"Its worker died ({effect.how}); it starts again in {delay:.0f} s." + (f" Last words: {last}" if last else "")
+    reason = f"Its worker died ({effect.how}); it starts again in {delay:.0f} s.{words}"
     set_state(tx, row, "WAITING", reason=reason, not_before_mono=tx.mono + delay, **values)
 
 
