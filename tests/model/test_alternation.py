@@ -119,6 +119,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("gpus", "hours"), [(1, 8.0), (2, 2.1)])
 def test_few_gpus_give_fresh_classes_without_hands(folder: Path, gpus: int, hours: float) -> None:
     facility = begin(folder, gpus, workers_wanted=gpus)
