@@ -10,7 +10,7 @@ import numpy.typing as npt
 from frazil.algorithms.refine3d.fsc import fourier_shell_correlation
 from frazil.algorithms.refine3d.layout import HalfPlane
 from frazil.algorithms.refine3d.state import Sums
-from frazil.array import Array, namespace, to_host
+from frazil.array import Array, to_host
 from frazil.kernels.shells import shell_sums
 from frazil.kernels.slices import complete_plane, symmetrise_cubes
 from frazil.primitives.symmetry import Symmetry
