@@ -148,8 +148,9 @@ def test_killed_and_run_again(microscope: Path, tmp_path: Path, environment: dic
     for spare in sorted(microscope.rglob("*.tiff"))[3:]:
         spare.unlink()
     arguments = command(microscope, out, "--until", "preprocess")
+    endless = environment | {"FRAZIL_INGEST_DEFECT_AFTER_SECONDS": "600"}  # waits for more of the empty movie
     with (tmp_path / "first.log").open("wb") as log:
-        first = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
+        first = subprocess.Popen(arguments, stdout=log, stderr=log, env=endless)
     results = out / ".frazil" / "run" / "results"
     eventually(lambda: results.is_dir() and any(results.iterdir()))
     state = str((out / ".frazil").resolve())
@@ -159,7 +160,7 @@ def test_killed_and_run_again(microscope: Path, tmp_path: Path, environment: dic
     eventually(lambda: processes.find_marked(MARK, state) == [])  # they end without it
 
     with (tmp_path / "second.log").open("wb") as log:
-        second = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
+        second = subprocess.Popen(arguments, stdout=log, stderr=log, env=endless)
     eventually(lambda: "running:" in (tmp_path / "second.log").read_text())
     second.send_signal(signal.SIGINT)
     assert second.wait(120) == 130
