@@ -138,6 +138,8 @@ class Operators:
         self._engine.after(PAUSE_SECONDS_MAX, lambda: self._is_paused(name, now))
 
         def start() -> None:
+            if not self._on:  # from now on careful people start what is to run, and complete it in the end
+                return
             self._changed[name] = self._engine.now
             self._session("start", name, sessions.start)
 
