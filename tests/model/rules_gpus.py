@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
@@ -18,9 +20,7 @@ class GpuRules:
     """Rules for a machine that has a `world` and knows its live workers."""
 
     world: World
-
-    def some_worker(self, number: int, job_type: str = "") -> Worker | None:
-        raise NotImplementedError
+    some_worker: Callable[[int], Worker | None]
 
     def node_with(self, slot_key: str) -> str:
         return next(node_id for node_id, node in self.world.nodes.items() if slot_key in node.slots)

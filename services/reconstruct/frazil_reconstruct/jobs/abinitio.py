@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.model.errors import InputError
 from frazil.model.parameter import Value
 from frazil.worker import WorkerContext
-from frazil_reconstruct.checkpoints import CHECKPOINT_SECONDS, Checkpoints
+from frazil_reconstruct.bounded_run import work
+from frazil_reconstruct.checkpoints import Checkpoints
 from frazil_reconstruct.particle_feed import blocks_of, live_blocks, most_particles, read_block, read_uids
 from frazil_reconstruct.selected_particles import are_in, part, selected_now
 from frazil_reconstruct.volume_output import write_ab_initio
@@ -48,7 +48,11 @@ def run(context: WorkerContext) -> None:
     found.add_block(first)
     for block in chosen[1:]:
         found.add_block(read(context, block, wanted))
-    if not _work(context, found, checkpoints):
+
+    def progress() -> str:
+        return f"Step {len(found.state.history)} with {len(found.state.particles)} particles"
+
+    if not work(context, found, checkpoints, progress):
         return
     stem = f"abinitio/{context.job_id}/{context.environment.epoch}"
     message = write_ab_initio(found, parameters.symmetry, pixel_size, context.session_folder, stem)
@@ -66,20 +70,6 @@ def abinitio_parameters(session: SessionParameters, asked: Mapping[str, Value]) 
         iterations=int(asked["iterations"]),
         seed=int(asked["seed"]) or session.seed,
     )
-
-
-def _work(context: WorkerContext, found: AbInitio, checkpoints: Checkpoints) -> bool:
-    """Work to the end; false when told to stop before it: then there is a checkpoint to go on from."""
-    saved_at = time.monotonic()
-    while found.advance():
-        state = found.state
-        context.report(f"Step {len(state.history)} with {len(state.particles)} particles")
-        if context.stop_requested or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
-            checkpoints.save(int(state.counters.cursor), state.to_arrays())
-            saved_at = time.monotonic()
-        if context.stop_requested:
-            return False
-    return True
 
 
 def choose(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,7 +17,8 @@ from frazil.api.session.v1.session_pb2 import SessionParameters
 from frazil.model.errors import InputError
 from frazil.model.parameter import Value
 from frazil.worker import WorkerContext
-from frazil_reconstruct.checkpoints import CHECKPOINT_SECONDS, Checkpoints
+from frazil_reconstruct.bounded_run import work
+from frazil_reconstruct.checkpoints import Checkpoints
 from frazil_reconstruct.particle_feed import blocks_of, live_blocks, most_particles, read_block
 from frazil_reconstruct.template_output import classes, write_templates
 
@@ -50,7 +50,13 @@ def run(context: WorkerContext) -> None:
         stream.add_block(first)
         for block in chosen[1:]:
             stream.add_block(read_block(context.session_folder, block))
-    if not _work(context, stream, checkpoints):
+
+    def progress() -> str:
+        state = stream.state
+        return f"{state.counters.taken} of {len(state.particles)} particles taken in, {state.class_count} classes"
+
+    stream.request_finalise()
+    if not work(context, stream, checkpoints, progress):
         return
     templates = Templates(stream.class_averages(), first.optics.pixel_size_angstrom)
     stem = f"templates/{context.job_id}/{context.environment.epoch}"
@@ -79,18 +85,3 @@ def choose(blocks: Sequence[ParticleBlock], micrographs: int, most: int, resumed
     if 0 < micrographs < len(live):
         live = [live[index] for index in np.linspace(0, len(live) - 1, micrographs).round().astype(int)]
     return most_particles(live, most)
-
-
-def _work(context: WorkerContext, stream: Streaming2d, checkpoints: Checkpoints) -> bool:
-    """Work to the end; false when told to stop before it: then there is a checkpoint to go on from."""
-    saved_at = time.monotonic()
-    stream.request_finalise()
-    while stream.advance():
-        state = stream.state
-        context.report(f"{state.counters.taken} of {len(state.particles)} particles taken in, {state.class_count} classes")
-        if context.stop_requested or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
-            checkpoints.save(int(state.counters.cursor), state.to_arrays())
-            saved_at = time.monotonic()
-        if context.stop_requested:
-            return False
-    return True
