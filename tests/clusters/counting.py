@@ -55,9 +55,9 @@ def class2d(context):
 sys.exit(run_worker("stand-in", {{"preprocess": preprocess, "class2d_streaming": class2d}}))
 '''
 AGENT = """#!/bin/sh
-arguments=$(echo "$@" | sed 's/ --require-gpu//')  # the GPUs here are none
-programs={folder}/frazil-preprocess,{folder}/frazil-reconstruct
-exec {python} -m frazil.agent $arguments --programs "$programs" --lock-dir {folder}/locks
+# The GPUs here are none, and the programs are those beside this file.
+arguments=$(echo "$@" | sed -e 's/ --require-gpu//' -e 's# --programs # --programs {folder}/#')
+exec {python} -m frazil.agent $arguments --lock-dir {folder}/locks
 """
 
 
